@@ -1,0 +1,93 @@
+package dispatch
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+)
+
+// door is where producers wait while a handler with the [Block] policy has a full
+// mailbox. It is open while the log's head is before limit.
+type door struct {
+	// limit is the position that the log may grow to: for each blocking handler, how
+	// far the dispatcher has looked plus the room in the mailbox; the smallest of them.
+	// Written by the dispatcher's goroutine.
+	limit   atomic.Uint64
+	waiting atomic.Int64
+	waited  atomic.Uint64 // how many producers ever had to wait
+
+	mu       sync.Mutex    // pure memory work
+	opened   chan struct{} // closed and replaced when the door opens
+	closing  chan struct{} // closed when producers are to be refused
+	isClosed bool
+}
+
+func newDoor() *door {
+	d := &door{opened: make(chan struct{}), closing: make(chan struct{})}
+	d.limit.Store(^uint64(0))
+	return d
+}
+
+// Admit lets a producer in: it blocks while a handler with the [Block] policy has a
+// full mailbox, until ctx is done (whose cause it returns) or the dispatcher drains
+// ([ErrClosed]). A handler of this dispatcher, known by its context or its goroutine,
+// never waits: it might wait for itself.
+//
+// The number of events that a blocking handler has before it is thereby at most its
+// window, plus the events that were let in while there was room, plus what handlers append.
+func (d *Dispatcher[E]) Admit(ctx context.Context) error {
+	if d.log.Head() < d.door.limit.Load() {
+		return nil
+	}
+	return d.waitAtDoor(ctx)
+}
+
+func (d *Dispatcher[E]) waitAtDoor(ctx context.Context) error {
+	if _, inside := d.Inside(ctx); inside || d.seats.here() != nil {
+		return nil
+	}
+	// Counted before the first look, so that a handler that makes room from now on
+	// tells the dispatcher (see Handler.madeRoom).
+	d.door.waiting.Add(1)
+	defer d.door.waiting.Add(-1)
+	for first := true; ; first = false {
+		d.door.mu.Lock()
+		opened := d.door.opened
+		d.door.mu.Unlock()
+		d.poke() // the limit may be old: let the dispatcher look again
+		if d.log.Head() < d.door.limit.Load() {
+			return nil
+		}
+		if first {
+			d.door.waited.Add(1)
+		}
+		select {
+		case <-opened:
+		case <-d.door.closing:
+			return ErrClosed
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// setLimit is called by the dispatcher's goroutine.
+func (r *door) setLimit(limit, head uint64) {
+	r.limit.Store(limit)
+	if head < limit && r.waiting.Load() > 0 {
+		r.mu.Lock()
+		close(r.opened)
+		r.opened = make(chan struct{})
+		r.mu.Unlock()
+	}
+}
+
+// close refuses all who wait and all who come.
+func (r *door) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.isClosed {
+		r.isClosed = true
+		close(r.closing)
+	}
+}

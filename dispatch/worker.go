@@ -1,0 +1,195 @@
+package dispatch
+
+import (
+	"math/rand/v2"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/weirstore/weir/actor"
+)
+
+// worker is a goroutine that calls the handler's function: a handler's main goroutine,
+// or one of its keyed workers.
+type worker[E any] struct {
+	seat
+	h *Handler[E]
+
+	// owner: the worker's goroutine, or its successor after Goexit
+	evs      []E        // what is being handled
+	i        int        // index of the event being handled
+	key      string     // its key; keyed workers only
+	contexts []Delivery // unused ones; made 64 at a time, because each event needs its own
+	calling  bool       // in the user's function
+	dead     bool       // Goexit took the goroutine that was calling
+
+	attempt atomic.Int32 // failures of the present event
+	pulse   pulse
+}
+
+func newWorker[E any](h *Handler[E], name string) *worker[E] {
+	w := &worker[E]{h: h}
+	w.handler, w.owner, w.ctx = h.cfg.Name, h.d.seats, h.ctx
+	w.pulse = pulse{handler: name, at: &w.at, slow: &h.counters.slow}
+	h.d.watch.add(&w.pulse)
+	return w
+}
+
+// load gives the worker events to deliver.
+func (w *worker[E]) load(evs []E) { w.evs, w.i = evs, 0 }
+
+// died tells the worker that its goroutine was lost, and reports whether that happened
+// in a call of the handler's function: then deliver goes on with its failure.
+func (w *worker[E]) died() bool {
+	w.dead = w.calling
+	w.calling = false
+	return w.dead
+}
+
+// deliver handles what was loaded until it is done, which it reports, or the handler is
+// told something else than to run. Afterwards w.i events are handled.
+func (w *worker[E]) deliver() bool {
+	w.pulse.begin(w.h.d.watch)
+	defer w.pulse.end()
+	if w.dead {
+		w.dead = false
+		if !w.failed(&actor.PanicError{Where: w.h.where(), Value: actor.ErrGoexit}) {
+			return false
+		}
+	}
+	for {
+		err := w.run()
+		if err == nil {
+			return w.i == len(w.evs)
+		}
+		if !w.failed(err) {
+			return false
+		}
+	}
+}
+
+// run calls the handler's function with one event after the other. It catches panics
+// once a turn, not once an event: that costs nothing.
+func (w *worker[E]) run() (err error) {
+	h := w.h
+	defer func() {
+		if v := recover(); v != nil {
+			err = &actor.PanicError{Where: h.where(), Value: v, Stack: debug.Stack()}
+		}
+		if err != nil {
+			w.calling = false
+		}
+	}()
+	for ; w.i < len(w.evs); w.i++ {
+		if h.want.Load() != wantRun {
+			return nil
+		}
+		ev := &w.evs[w.i]
+		pos := h.d.log.Position(ev)
+		w.at.Store(pos) // and thereby: everything before pos is handled
+		if h.waiting.Load() > 0 {
+			h.tellWaiters()
+		}
+		w.calling = true
+		if err := h.cfg.Handle(w.context(pos), *ev); err != nil {
+			return err
+		}
+		w.calling = false
+		if w.attempt.Load() != 0 {
+			w.attempt.Store(0)
+		}
+		if w.pulse.reported.Load() {
+			w.pulse.reported.Store(false)
+			h.d.watch.kick()
+		}
+	}
+	return nil
+}
+
+// context returns a new context for the event at pos.
+func (w *worker[E]) context(pos uint64) *Delivery {
+	if len(w.contexts) == 0 {
+		w.contexts = make([]Delivery, 64)
+	}
+	c := &w.contexts[0]
+	w.contexts = w.contexts[1:]
+	c.seat, c.position = &w.seat, pos
+	return c
+}
+
+// failed applies the failure policy to the present event and reports whether to go on.
+func (w *worker[E]) failed(err error) bool {
+	h := w.h
+	if h.want.Load() == wantEnd && h.ctx.Err() != nil {
+		return false // cancelled by shutdown: the event is not to blame and stays unhandled
+	}
+	h.counters.failures.Add(1)
+	h.noteError(err)
+	n := int(w.attempt.Add(1))
+	pos := h.d.log.Position(&w.evs[w.i])
+	if n <= h.cfg.Retry.Attempts {
+		return w.backoff(n)
+	}
+	log := h.d.opts.Logger.With("handler", h.cfg.Name, "position", pos, "attempt", n, "err", err)
+	switch h.cfg.After {
+	case Skip:
+		log.Error("weir: handler failed, event skipped")
+		h.counters.skipped.Add(1)
+	case Park:
+		if !h.park(Parked[E]{Event: w.evs[w.i], Key: w.key, Err: err, Attempts: n, Time: time.Now()}) {
+			h.halt(ErrParkedFull)
+			return false
+		}
+		log.Error("weir: handler failed, event parked")
+	case Stop:
+		h.halt(err)
+		return false
+	}
+	w.attempt.Store(0)
+	w.i++
+	return true
+}
+
+// backoff waits before the n-th repetition and reports whether the handler still runs.
+func (w *worker[E]) backoff(n int) bool {
+	h := w.h
+	h.mu.Lock()
+	interrupted := h.interrupted
+	h.mu.Unlock()
+	pause := h.cfg.Retry.MaxBackoff
+	if shift := n - 1; shift < 32 && h.cfg.Retry.Backoff<<shift > 0 {
+		pause = min(pause, h.cfg.Retry.Backoff<<shift)
+	}
+	pause -= rand.N(pause/2 + 1)
+	w.pulse.end() // waiting is not a slow call
+	defer w.pulse.begin(h.d.watch)
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		h.counters.retries.Add(1)
+		return true
+	case <-interrupted:
+		return false
+	}
+}
+
+// lagged calls the Lagged function. A panic there is logged and counted.
+func (w *worker[E]) lagged(n, next uint64) {
+	h := w.h
+	defer func() {
+		if v := recover(); v != nil {
+			err := &actor.PanicError{Where: h.where() + ": Lagged", Value: v, Stack: debug.Stack()}
+			h.counters.failures.Add(1)
+			h.noteError(err)
+			h.d.opts.Logger.Error("weir: handler failed when told that it lagged", "handler", h.cfg.Name, "err", err)
+		}
+	}()
+	w.pulse.begin(h.d.watch)
+	defer w.pulse.end()
+	w.at.Store(next)
+	h.cfg.Lagged(w.context(next), n)
+}
+
+// now is the wall clock in nanoseconds.
+func now() int64 { return time.Now().UnixNano() }

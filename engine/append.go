@@ -1,0 +1,229 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+
+	"github.com/weirstore/weir/actor"
+	"github.com/weirstore/weir/dispatch"
+)
+
+// Append stores events at the end of a stream, all or none, and returns where. The
+// stream comes to be with its first event.
+//
+// Expected says at which version the stream is believed to be: [Any], [NoStream],
+// [StreamExists] or [Exactly]; if it is not, nothing is stored and the error is a
+// [*VersionConflictError]. Events with an ID that the stream has already are not stored
+// again, whatever is expected: the result then says Duplicate, or the error is a
+// [*PartialDuplicateError] if only some of them are there.
+//
+// It blocks while a handler with the [Block] policy has a full mailbox, while the stream's
+// own mailbox is full, and until the events are stored. Ctx is honoured until the append is
+// accepted by the stream: until then its cause is returned, and nothing is stored. After
+// that either the answer is known, or the error is [ErrOutcomeUnknown].
+//
+// With the context that a handler was called with, Append does not wait for handlers, is
+// possible until the last moment of a shutdown, and fills in what correlates the new events with
+// the one being handled.
+//
+// Other errors: [*InvalidError], [*TypeConflictError], [ErrClosed]. In all of them nothing is stored.
+func (e *Engine) Append(ctx context.Context, stream string, expected Expected, events ...NewEvent) (Result, error) {
+	cause, inside := e.dispatcher.Inside(ctx)
+	refused := gateSealed
+	if !inside {
+		refused |= gateDraining
+	}
+	if !e.gate.enter(refused) {
+		// A handler may have lost its context on the way here; its goroutine tells.
+		if inside || !e.dispatcher.InsideGoroutine() || !e.gate.enter(gateSealed) {
+			return Result{}, opError("append", stream, ErrClosed)
+		}
+	}
+	defer e.gate.leave()
+
+	r := requests.Get().(*request)
+	if err := e.prepare(ctx, r, stream, expected, events, cause); err != nil {
+		r.free()
+		return Result{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		r.free()
+		return Result{}, opError("append", stream, context.Cause(ctx))
+	}
+	if !inside {
+		if err := e.dispatcher.Admit(ctx); err != nil {
+			r.free()
+			return Result{}, opError("append", stream, err)
+		}
+	}
+	s, ok := e.streams.get(stream)
+	if !ok {
+		s = e.streams.getOrPut(stream, e.newStream)
+	}
+	if err := s.actor.Send(ctx, r); err != nil {
+		r.free()
+		if errors.Is(err, actor.ErrStopped) {
+			err = ErrClosed
+		}
+		return Result{}, opError("append", stream, err)
+	}
+	// Accepted. From here on the owner always answers.
+	if !e.backend.Caps().Prompt && ctx.Done() != nil {
+		select {
+		case <-r.answered:
+		case <-ctx.Done():
+			// The owner still has r, which therefore goes to the collector, not to the pool.
+			return Result{}, opError("append", stream, fmt.Errorf("%w: %w", ErrOutcomeUnknown, context.Cause(ctx)))
+		}
+	} else {
+		<-r.answered
+	}
+	res, err := r.result, r.err
+	r.free()
+	return res, err
+}
+
+// prepare checks the arguments and copies the events into r, so that the caller's slice
+// need not outlive the call and is not allocated.
+func (e *Engine) prepare(ctx context.Context, r *request, stream string, expected Expected, events []NewEvent, cause *dispatch.Delivery) error {
+	if err := checkName("append", "stream name", stream); err != nil {
+		return err
+	}
+	bad := func(what string, value any, rule string) error {
+		return invalid("append "+strconv.Quote(stream), what, value, rule)
+	}
+	switch {
+	case !expected.valid():
+		return bad("expected version", expected, "Any, NoStream, StreamExists or Exactly(n)")
+	case len(events) == 0:
+		return bad("number of events", 0, fmt.Sprintf("1 to %d", e.opts.MaxEvents))
+	case len(events) > e.opts.MaxEvents:
+		return bad("number of events", len(events), fmt.Sprintf("at most %d", e.opts.MaxEvents))
+	}
+	var from Metadata
+	if cause != nil {
+		var err error
+		if from, err = e.causedBy(ctx, cause); err != nil {
+			return opError("append", stream, err)
+		}
+	}
+	size := 0
+	for i := range events {
+		ev := &events[i]
+		if ev.Data == nil {
+			return bad(fmt.Sprintf("payload of event %d", i+1), nil, "a value")
+		}
+		t, err := e.types.ofEvent("append", ev)
+		if err != nil {
+			return err
+		}
+		if ev.ID != "" {
+			if err := checkName("append", "event ID", ev.ID); err != nil {
+				return err
+			}
+			r.ids = append(r.ids, ev.ID)
+		}
+		if size += ev.size(); size > e.opts.MaxBytes {
+			return bad("size of the events", fmt.Sprintf("%d bytes or more", size), fmt.Sprintf("at most %d bytes", e.opts.MaxBytes))
+		}
+		rec := Record{Type: t.name, TypeID: t.id, ID: ev.ID, Data: ev.Data, Meta: ev.Meta}
+		if rec.Meta.CorrelationID == "" {
+			rec.Meta.CorrelationID = from.CorrelationID
+		}
+		if rec.Meta.CausationID == "" {
+			rec.Meta.CausationID = from.CausationID
+		}
+		r.write.Events = append(r.write.Events, rec)
+	}
+	if id, twice := repeated(r.ids); twice {
+		return bad("event ID", id, "different IDs within one append")
+	}
+	r.expected = expected
+	return nil
+}
+
+// causedBy returns the metadata of an event appended while another is being handled.
+func (e *Engine) causedBy(ctx context.Context, cause *dispatch.Delivery) (Metadata, error) {
+	pos := Position(cause.Position())
+	var ev [1]Event
+	n, _, err := e.backend.ReadAll(ctx, Query{From: pos, To: pos}, ev[:])
+	if err != nil || n == 0 {
+		return Metadata{}, fmt.Errorf("read the event being handled, at position %d: %w", pos, err)
+	}
+	return Metadata{CorrelationID: ev[0].Correlation(), CausationID: ev[0].Identity()}, nil
+}
+
+// request is an append on its way through the stream's mailbox. It is pooled: whoever
+// calls free must know that nobody else has it.
+type request struct {
+	expected Expected
+	ids      []string // of those events that have one
+	write    Write
+	one      [1]*Write     // &write, so that a commit of one request allocates nothing
+	answered chan struct{} // cap 1: the owner never waits for the caller
+	result   Result
+	err      error
+}
+
+var requests = sync.Pool{New: func() any {
+	r := &request{answered: make(chan struct{}, 1)}
+	r.one[0] = &r.write
+	return r
+}}
+
+// keepEvents is how many events a pooled request keeps room for: more would keep the
+// memory of one large append for ever.
+const keepEvents = 128
+
+func (r *request) free() {
+	clear(r.write.Events)
+	clear(r.ids)
+	if cap(r.write.Events) > keepEvents {
+		r.write.Events, r.ids = nil, nil
+	}
+	r.write.Events, r.ids = r.write.Events[:0], r.ids[:0]
+	r.write.Stream = nil
+	r.result, r.err = Result{}, nil
+	requests.Put(r)
+}
+
+// answer gives the outcome to the caller, who may use *r anew at once: the owner lets go
+// of it first.
+func answer(r **request, res Result, err error) {
+	q := *r
+	*r = nil
+	q.result, q.err = res, err
+	q.answered <- struct{}{}
+}
+
+// discard answers an append that no Receive has answered (those are nil): the backend
+// ended its owner's goroutine.
+func (r *request) discard(err error) {
+	if r != nil {
+		answer(&r, Result{}, fmt.Errorf("engine: append: %w: %w", ErrOutcomeUnknown, err))
+	}
+}
+
+// repeated returns a string that is twice in the list.
+func repeated(list []string) (string, bool) {
+	if len(list) < 16 {
+		for i, s := range list {
+			if slices.Contains(list[:i], s) {
+				return s, true
+			}
+		}
+		return "", false
+	}
+	seen := make(map[string]struct{}, len(list))
+	for _, s := range list {
+		if _, ok := seen[s]; ok {
+			return s, true
+		}
+		seen[s] = struct{}{}
+	}
+	return "", false
+}

@@ -1,0 +1,145 @@
+package engine
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weirstore/weir/actor"
+	"github.com/weirstore/weir/dispatch"
+)
+
+// Engine is an event store: streams that are appended to and read, and handlers that
+// are called with what was stored. Open makes one, Close or Shutdown ends it. All
+// methods are safe for concurrent use, and may be called from inside handlers.
+type Engine struct {
+	opts    Options
+	backend Backend
+	types   *typeRegistry
+
+	// group has every goroutine of the engine; the constructor's last lines list them.
+	group      *actor.Group
+	owners     *actor.System[*request]
+	dispatcher *dispatch.Dispatcher[Event]
+
+	streams *shards[*stream]
+	gate    gate
+	// ctx is for calls of the backend that no caller's context bounds; cancelled when
+	// shutdown has run out of time.
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+
+	appended atomic.Uint64 // events stored by this engine
+	anon     atomic.Uint64 // numbers the handlers that have no name
+
+	shutdown struct {
+		sync.Mutex               // guards begun
+		begun      bool          // somebody runs it
+		done       chan struct{} // closed when report and err are set
+		report     Report
+		err        error
+	}
+	closing chan struct{} // closed when all is delivered that will be: readers that follow end
+}
+
+// Open returns a running engine. It fails if the options are invalid, with all that is
+// wrong with them.
+func Open(opts Options) (*Engine, error) {
+	opts, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{
+		opts:    opts,
+		backend: opts.Backend,
+		types:   newTypeRegistry(opts.Backend),
+		group:   actor.NewGroup(),
+		streams: newShards[*stream](),
+		gate:    gate{zero: make(chan struct{}, 1)},
+		closing: make(chan struct{}),
+	}
+	e.shutdown.done = make(chan struct{})
+	e.ctx, e.cancel = context.WithCancelCause(context.Background())
+
+	// The goroutines, all in e.group: the passivator, and one owner for each stream in
+	// use; the dispatcher and its watchdog; one for each handler, and its keyed workers.
+	e.owners = actor.NewSystem(actor.Config[*request]{
+		Group:   e.group,
+		Kind:    "stream",
+		Mailbox: opts.StreamMailbox,
+		Idle:    opts.IdleAfter,
+		Linger:  opts.MaxIdleStreams,
+		Discard: (*request).discard,
+	})
+	e.dispatcher = dispatch.New[Event](logView{e.backend}, dispatch.Options{
+		Group:      e.group,
+		Logger:     opts.Logger,
+		SlowCall:   opts.SlowCall,
+		StallAfter: opts.StallAfter,
+	})
+	e.backend.Watch(e.dispatcher.Notify)
+	return e, nil
+}
+
+// Head returns the position of the newest event, 0 if there is none.
+func (e *Engine) Head() Position { return e.backend.Head() }
+
+// gate counts what is in flight, and closes in two steps: first to outsiders, then to
+// handlers. Passing costs two atomic additions; a select on a done channel costs ten.
+type gate struct {
+	word atomic.Uint64
+	zero chan struct{} // cap 1: the count has fallen to zero after closing began
+}
+
+const (
+	gateDraining uint64 = 1 << 0 // outsiders are refused
+	gateSealed   uint64 = 1 << 1 // everybody is
+	gateOne      uint64 = 1 << 2 // one in flight
+)
+
+// enter lets an append in, unless one of the bits in refused is set.
+func (g *gate) enter(refused uint64) bool {
+	if g.word.Add(gateOne)&refused == 0 {
+		return true
+	}
+	g.leave()
+	return false
+}
+
+func (g *gate) leave() {
+	if word := g.word.Add(^(gateOne - 1)); word&(gateDraining|gateSealed) != 0 && word < gateOne {
+		select {
+		case g.zero <- struct{}{}:
+		default: // a token is there already
+		}
+	}
+}
+
+// close sets a bit and reports whether it was not set before.
+func (g *gate) close(bit uint64) bool { return g.word.Or(bit)&bit == 0 }
+
+// empty reports whether nothing is in flight.
+func (g *gate) empty() bool { return g.word.Load() < gateOne }
+
+func (g *gate) inFlight() int { return int(g.word.Load() / gateOne) }
+
+func (g *gate) closed() bool { return g.word.Load()&(gateDraining|gateSealed) != 0 }
+
+// logView is the backend as the dispatcher sees it.
+type logView struct{ backend Backend }
+
+func (l logView) Head() uint64 { return uint64(l.backend.Head()) }
+
+func (l logView) Kinds(after uint64, dst []dispatch.Kind) (int, error) {
+	return l.backend.Types(Position(after), dst)
+}
+
+func (l logView) Read(ctx context.Context, after, to uint64, kinds *dispatch.KindSet, dst []Event) (int, uint64, error) {
+	q := Query{From: Position(after + 1), To: Position(to), Filter: Filter{Types: kinds}}
+	n, next, err := l.backend.ReadAll(ctx, q, dst)
+	return n, uint64(next - 1), err
+}
+
+func (l logView) Position(e *Event) uint64 { return uint64(e.Position) }
+func (l logView) Time(e *Event) time.Time  { return e.Time }

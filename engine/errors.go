@@ -1,0 +1,147 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+
+	"github.com/weirstore/weir/dispatch"
+)
+
+// Errors of every call.
+var (
+	// ErrClosed means that the engine is closed, or is shutting down and takes nothing
+	// from outside its handlers any more. Nothing was done.
+	ErrClosed = errors.New("engine: closed")
+	// ErrInHandler means that a handler called something that waits for handlers, itself
+	// among them. Shutdown has begun nevertheless; of the others nothing was done.
+	ErrInHandler = errors.New("engine: called from inside a handler")
+)
+
+// Errors of Append.
+var (
+	// ErrOutcomeUnknown means that the context ended, or the backend failed, after the append
+	// was accepted: its events may or may not be stored. Appending again with the same event
+	// IDs is safe.
+	ErrOutcomeUnknown = errors.New("outcome unknown")
+)
+
+// VersionConflictError means that a stream was not at the version expected. Nothing was stored.
+type VersionConflictError struct {
+	Stream   string
+	Expected Expected
+	Actual   Version
+}
+
+func (e *VersionConflictError) Error() string {
+	return fmt.Sprintf("engine: append %q: version conflict: expected %v, stream is at %d", e.Stream, e.Expected, e.Actual)
+}
+
+// PartialDuplicateError means that of the events of one append some are stored already
+// and some are not, by their IDs. Nothing was stored.
+type PartialDuplicateError struct {
+	Stream string
+	Stored []string // the IDs that the stream has
+}
+
+func (e *PartialDuplicateError) Error() string {
+	return fmt.Sprintf("engine: append %q: the stream has event IDs %q already, and not the others of this append", e.Stream, e.Stored)
+}
+
+// InvalidError means that an argument or option cannot be accepted. Nothing was done.
+type InvalidError struct {
+	Op    string // the call: `append "customer-1"`
+	What  string // the thing: "stream name"
+	Value any    // as given; a long string is cut
+	Rule  string // the limit, or what is wanted: "at most 1024 bytes"
+}
+
+func (e *InvalidError) Error() string {
+	v := fmt.Sprintf("%v", e.Value)
+	if s, ok := e.Value.(string); ok {
+		v = fmt.Sprintf("%q", s)
+	}
+	return fmt.Sprintf("engine: %s: %s is %s, want %s", e.Op, e.What, v, e.Rule)
+}
+
+// invalid cuts what is too long for an error text.
+func invalid(op, what string, value any, rule string) *InvalidError {
+	if s, ok := value.(string); ok && len(s) > 64 {
+		value = fmt.Sprintf("%d bytes: %q…", len(s), s[:64])
+	}
+	return &InvalidError{op, what, value, rule}
+}
+
+// TypeConflictError means that one type name would stand for two Go types, or one Go type
+// for two names.
+type TypeConflictError struct {
+	Name, OtherName string // of the event type; OtherName if a Go type has one already
+	Go, OtherGo     reflect.Type
+}
+
+func (e *TypeConflictError) Error() string {
+	if e.OtherName != "" {
+		return fmt.Sprintf("engine: Go type %v cannot be event type %q: it is %q", e.Go, e.Name, e.OtherName)
+	}
+	return fmt.Sprintf("engine: event type %q cannot be Go type %v: it is %v", e.Name, e.Go, e.OtherGo)
+}
+
+// PayloadError means that a typed handler met an event of its type name whose payload has
+// another Go type. It goes through the handler's failure policy.
+type PayloadError struct {
+	Type      string
+	Want, Got reflect.Type
+}
+
+func (e *PayloadError) Error() string {
+	return fmt.Sprintf("engine: payload of event type %q is %v, the handler wants %v", e.Type, e.Got, e.Want)
+}
+
+// ShutdownError means that Shutdown gave up before everything was done. The events are in
+// the log; the report tells which handler has not seen them.
+type ShutdownError struct {
+	Report Report
+	Err    error // why: the cause of the context's end, or the backend's error
+}
+
+func (e *ShutdownError) Error() string {
+	text := "engine: shutdown: " + e.Err.Error()
+	for _, h := range e.Report.Handlers {
+		if h.Lag > 0 || h.Running {
+			text += fmt.Sprintf("; handler %q is at position %d, lag %d, %v", h.Name, h.Position, h.Lag, h.State)
+			if h.Running {
+				text += ", in a call that has not returned"
+			}
+		}
+	}
+	return text
+}
+
+func (e *ShutdownError) Unwrap() error { return e.Err }
+
+// Errors of handlers, and of waiting for them. They live in package dispatch.
+var (
+	// ErrOverflow stopped a handler whose policy is [Fail] at a full mailbox.
+	ErrOverflow = dispatch.ErrOverflow
+	// ErrParkedFull stopped a handler that has as many parked events as it may.
+	ErrParkedFull = dispatch.ErrParkedFull
+	// ErrRemoved means that the handler was removed.
+	ErrRemoved = dispatch.ErrRemoved
+)
+
+// StoppedError means that a handler has stopped and handles nothing until it is resumed.
+type StoppedError = dispatch.StoppedError
+
+// opError wraps an error with the call that it ended.
+func opError(op, name string, err error) error {
+	switch {
+	case errors.Is(err, dispatch.ErrClosed):
+		err = ErrClosed
+	case errors.Is(err, dispatch.ErrInside):
+		err = ErrInHandler
+	}
+	if name == "" {
+		return fmt.Errorf("engine: %s: %w", op, err)
+	}
+	return fmt.Errorf("engine: %s %q: %w", op, name, err)
+}

@@ -1,0 +1,265 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/weirstore/weir/dispatch"
+)
+
+// OverflowPolicy says what happens when a handler's mailbox is full.
+type OverflowPolicy = dispatch.Overflow
+
+const (
+	// Block, the default, makes appends from outside wait until the mailbox is half empty.
+	// It applies once the handler has read what was stored before it joined.
+	Block = dispatch.Block
+	// CatchUp makes nobody wait: the handler reads on from the log at its own pace.
+	CatchUp = dispatch.CatchUp
+	// Latest makes the handler jump to the newest event, and tells it (see [OnLagged]) how
+	// many it will not see.
+	Latest = dispatch.Latest
+	// Fail stops the handler with [ErrOverflow]; Resume goes on where it stood.
+	Fail = dispatch.Fail
+)
+
+// FailurePolicy says what becomes of an event whose last retry has failed.
+type FailurePolicy = dispatch.AfterRetries
+
+const (
+	// Skip logs it, counts it, and goes on. The default of handlers without a name.
+	Skip = dispatch.Skip
+	// Park puts the event aside for [Handler.Redrive] and goes on; with keyed workers later
+	// events of its key are put aside too, so that their order survives. The default of named handlers.
+	Park = dispatch.Park
+	// Stop stops the handler before the event.
+	Stop = dispatch.Stop
+)
+
+// handlerConfig is what the options of a handler say.
+type handlerConfig struct {
+	dispatch.Config[Event]
+	named     bool
+	typeNames []string
+	start     func(head Position) Position
+}
+
+func handlerOption(name string, apply func(*handlerConfig) error) HandlerOption {
+	return option{name: name, apply: apply}
+}
+
+// FromStart gives a handler everything that is in the log, before what comes. Without
+// it a handler gets what is stored after it was registered. A named handler that has a checkpoint
+// goes on there, whatever this says.
+func FromStart() HandlerOption {
+	return handlerOption("FromStart", func(c *handlerConfig) error {
+		c.start = func(Position) Position { return 0 }
+		return nil
+	})
+}
+
+// StartAfter gives a handler what is stored after a position, which must not be beyond
+// the newest event.
+func StartAfter(pos Position) HandlerOption {
+	return handlerOption("StartAfter", func(c *handlerConfig) error {
+		c.start = func(Position) Position { return pos }
+		return nil
+	})
+}
+
+// Mailbox sets how many events may be before a handler until its mailbox is full. Default
+// 1024. A mailbox holds no events, so a large one costs nothing.
+func Mailbox(events int) HandlerOption {
+	return handlerOption("Mailbox", func(c *handlerConfig) error {
+		c.Window = events
+		return positive("Mailbox", events)
+	})
+}
+
+// Overflow sets what happens when the mailbox is full. Default [Block].
+func Overflow(p OverflowPolicy) HandlerOption {
+	return handlerOption("Overflow", func(c *handlerConfig) error {
+		if p > Fail {
+			return fmt.Errorf("Overflow(%v): want Block, CatchUp, Latest or Fail", p)
+		}
+		c.Overflow = p
+		return nil
+	})
+}
+
+// OnLagged sets the function that a [Latest] handler calls before it jumps over n events.
+// Without one the jump is logged. It is counted either way.
+func OnLagged(fn func(ctx context.Context, n uint64)) HandlerOption {
+	return handlerOption("OnLagged", func(c *handlerConfig) error {
+		if fn == nil {
+			return errors.New("OnLagged: the function is nil")
+		}
+		c.Lagged = fn
+		return nil
+	})
+}
+
+// Keyed makes n goroutines handle events side by side, each stream's in order.
+func Keyed(n int) HandlerOption {
+	return KeyedBy(n, func(ev Event) string { return ev.Stream })
+}
+
+// KeyedBy makes n goroutines handle events side by side, those of one key in order. Key
+// must be a pure function of the event.
+func KeyedBy(n int, key func(Event) string) HandlerOption {
+	return handlerOption("Keyed", func(c *handlerConfig) error {
+		if key == nil {
+			return errors.New("KeyedBy: the key function is nil")
+		}
+		c.Workers, c.Key = n, func(ev *Event) string { return key(*ev) }
+		return positive("Keyed", n)
+	})
+}
+
+// Retry repeats a failing call up to n times: after backoff, then after twice that, and
+// so on, up to a minute; each pause is shortened by a random part of up to a half. The handler's
+// position does not move meanwhile. Default for named handlers: 3, 100ms; for others none.
+func Retry(n int, backoff time.Duration) HandlerOption {
+	return handlerOption("Retry", func(c *handlerConfig) error {
+		if n < 0 {
+			return fmt.Errorf("Retry(%d): want 0 or more", n)
+		}
+		c.Retry.Attempts, c.Retry.Backoff = n, backoff
+		return positive("Retry backoff", backoff)
+	})
+}
+
+// OnFailure sets what becomes of an event whose last retry has failed.
+func OnFailure(p FailurePolicy) HandlerOption {
+	return handlerOption("OnFailure", func(c *handlerConfig) error {
+		if p > Stop {
+			return fmt.Errorf("OnFailure(%v): want Park, Skip or Stop", p)
+		}
+		c.After = p
+		return nil
+	})
+}
+
+// MaxParked sets how many events a handler may park before it stops with
+// [ErrParkedFull]. Default 10,000.
+func MaxParked(events int) HandlerOption {
+	return handlerOption("MaxParked", func(c *handlerConfig) error {
+		c.MaxParked = events
+		return positive("MaxParked", events)
+	})
+}
+
+// On calls fn with every event of a type that is stored from now on, in order, exactly
+// once while the engine lives. An error that fn returns, or a panic, is logged and counted; fn then
+// goes on with the next event. For retries, a checkpoint, or a start in the past, give the handler
+// a name with [Engine.Handle] or [Handle].
+//
+// The function runs in a goroutine of the handler's own, after the event was stored, and
+// may append: with ctx, see [Engine.Append].
+func (e *Engine) On(eventType string, fn func(ctx context.Context, ev Event) error, opts ...HandlerOption) (*Handler, error) {
+	if err := checkName("on", "event type", eventType); err != nil {
+		return nil, err
+	}
+	c := handlerConfig{typeNames: []string{eventType}}
+	c.Name = fmt.Sprintf("on %s #%d", eventType, e.anon.Add(1))
+	c.Handle, c.After = fn, Skip
+	return e.handle(c, nil, opts)
+}
+
+// Handle registers a handler under a name that no other handler of the engine has. It
+// gets the events of the types that [Types] says, or all. See [Handle] for one Go type.
+//
+// Delivery is at least once: exactly once while the handler is neither stopped nor
+// removed, and from the checkpoint on when a handler of the same name is registered again.
+// The checkpoint is stored by the backend when the handler pauses, stops, is removed or shut down.
+func (e *Engine) Handle(name string, fn func(ctx context.Context, ev Event) error, opts ...HandlerOption) (*Handler, error) {
+	return e.handle(namedHandler(name, fn), nil, opts)
+}
+
+// Handle registers a named handler for the events whose payload has type T, which it
+// registers (see [Register]). With [Types] the handler gets those types instead: their payloads must
+// all be T. Another payload makes the call fail with a [*PayloadError].
+func Handle[T any](e *Engine, name string, fn func(ctx context.Context, ev Of[T]) error, opts ...HandlerOption) (*Handler, error) {
+	var call func(context.Context, Event) error
+	if fn != nil {
+		call = func(ctx context.Context, ev Event) error {
+			data, ok := ev.Data.(T)
+			if !ok {
+				return &PayloadError{ev.Type, reflect.TypeFor[T](), reflect.TypeOf(ev.Data)}
+			}
+			return fn(ctx, Of[T]{ev, data})
+		}
+	}
+	return e.handle(namedHandler(name, call), reflect.TypeFor[T](), opts)
+}
+
+func namedHandler(name string, fn func(context.Context, Event) error) handlerConfig {
+	var c handlerConfig
+	c.named, c.Name, c.Handle, c.After = true, name, fn, Park
+	c.Retry = dispatch.Retry{Attempts: 3, Backoff: 100 * time.Millisecond}
+	return c
+}
+
+func (e *Engine) handle(c handlerConfig, goes reflect.Type, opts []HandlerOption) (*Handler, error) {
+	op := fmt.Sprintf("handle %q", c.Name)
+	c.start = func(head Position) Position { return head }
+	errs := []error{checkName("handle", "handler name", c.Name)}
+	if c.Handle == nil {
+		errs = append(errs, invalid(op, "the function", nil, "a function"))
+	}
+	for _, opt := range opts {
+		o := option{name: "a nil option"}
+		if opt != nil {
+			o = opt.handlerOption()
+		}
+		if o.apply == nil {
+			errs = append(errs, invalid(op, "an option", o.name, "one for handlers"))
+		} else if err := o.apply(&c); err != nil {
+			errs = append(errs, fmt.Errorf("engine: %s: %w", op, err))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	if goes != nil && len(c.typeNames) == 0 {
+		t, err := e.types.ofGo(goes)
+		if err != nil {
+			return nil, err
+		}
+		c.typeNames = []string{t.name}
+	}
+	var err error
+	if c.Kinds, err = e.types.set(op, c.typeNames); err != nil {
+		return nil, err
+	}
+	start := c.start(e.Head())
+	if c.named {
+		pos, ok, err := e.backend.LoadCheckpoint(e.ctx, c.Name)
+		if err != nil {
+			return nil, opError("handle", c.Name, err)
+		}
+		if ok {
+			start = pos
+		}
+		c.Checkpoint = func(pos uint64) { e.saveCheckpoint(c.Name, Position(pos)) }
+	}
+	h, err := e.dispatcher.Add(c.Config, uint64(start))
+	if err != nil {
+		return nil, opError("handle", c.Name, err)
+	}
+	return &Handler{h}, nil
+}
+
+// saveCheckpoint runs in the handler's goroutine, after its last call.
+func (e *Engine) saveCheckpoint(handler string, pos Position) {
+	save := func() (err error) {
+		defer recovered(&err, "save checkpoint")
+		return e.backend.SaveCheckpoint(context.WithoutCancel(e.ctx), handler, pos)
+	}
+	if err := save(); err != nil {
+		e.opts.Logger.Error("weir: checkpoint not saved", "handler", handler, "position", pos, "err", err)
+	}
+}

@@ -1,0 +1,175 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/weirstore/weir/dispatch"
+)
+
+// Handler is a registered handler. Its methods may be called from anywhere, inside
+// handlers too: there, what would wait for a handler does not wait, and says so.
+type Handler struct{ h *dispatch.Handler[Event] }
+
+// Handler returns the handler of that name, and false if there is none.
+func (e *Engine) Handler(name string) (*Handler, bool) {
+	h, ok := e.dispatcher.Handler(name)
+	if !ok {
+		return nil, false
+	}
+	return &Handler{h}, true
+}
+
+// Name returns the handler's name.
+func (h *Handler) Name() string { return h.h.Name() }
+
+// Position returns the position up to which everything that concerns the handler is handled.
+func (h *Handler) Position() Position { return Position(h.h.Position()) }
+
+// Pause makes the handler handle nothing more until Resume, and blocks until the call
+// that it is in has returned, or ctx is done. Appends go on; a paused handler blocks nobody.
+// From inside a handler it does not wait. It returns a [*StoppedError] if the handler has stopped.
+func (h *Handler) Pause(ctx context.Context) error { return opError2("pause", h, h.h.Pause(ctx)) }
+
+// Resume makes a paused or stopped handler go on where it stood. It does not wait.
+func (h *Handler) Resume() error { return opError2("resume", h, h.h.Resume()) }
+
+// Remove ends the handler after the call that it is in, stores its checkpoint, and frees
+// its name. It blocks until then or until ctx is done, at which the context of the call is
+// cancelled. From inside a handler it does not wait.
+func (h *Handler) Remove(ctx context.Context) error { return opError2("remove", h, h.h.Remove(ctx)) }
+
+// Parked returns the parked events, oldest first.
+func (h *Handler) Parked() []Parked { return h.h.Parked() }
+
+// Redrive handles the parked events once more, in order, and returns how many are handled
+// now. One that fails stays parked, and with keyed workers the later ones of its key. New events
+// wait meanwhile. It blocks until done, or ctx is done. From inside a handler it returns [ErrInHandler].
+func (h *Handler) Redrive(ctx context.Context) (int, error) {
+	n, err := h.h.Redrive(ctx)
+	return n, opError2("redrive", h, err)
+}
+
+// Discard takes the parked event at pos off the list, unhandled, and reports whether it
+// was there. With keyed workers its key goes on once nothing of it is parked.
+func (h *Handler) Discard(pos Position) bool { return h.h.Discard(uint64(pos)) }
+
+// Stats returns how the handler is doing.
+func (h *Handler) Stats() HandlerStats { return handlerStats(h.h.Stats()) }
+
+// Parked is an event that a handler has put aside, with the error that it failed with.
+type Parked = dispatch.Parked[Event]
+
+func opError2(op string, h *Handler, err error) error {
+	if err == nil {
+		return nil
+	}
+	return opError(op, h.Name(), err)
+}
+
+// Wait blocks until the named handlers have handled everything up to a position that
+// concerns them; without names, all that are neither paused nor stopped. That is how to read
+// your own writes: append, wait for the result's Position, query the read model.
+//
+// It returns ctx's cause when ctx is done first, a [*StoppedError] when a handler has
+// stopped before the position, [ErrRemoved] when one is removed or was never there, [ErrClosed], or
+// [ErrInHandler] from inside a handler: handlers that wait for handlers could wait in a circle.
+func (e *Engine) Wait(ctx context.Context, pos Position, handlers ...string) error {
+	var wait []*dispatch.Handler[Event]
+	if len(handlers) == 0 {
+		for _, h := range e.dispatcher.Handlers() {
+			if h.Running() {
+				wait = append(wait, h)
+			}
+		}
+	}
+	for _, name := range handlers {
+		h, ok := e.dispatcher.Handler(name)
+		if !ok {
+			return fmt.Errorf("engine: wait for handler %q: %w", name, e.goneError())
+		}
+		wait = append(wait, h)
+	}
+	for _, h := range wait {
+		err := h.Wait(ctx, uint64(pos))
+		if errors.Is(err, ErrRemoved) {
+			if len(handlers) == 0 && !e.gate.closed() {
+				continue // it was one of all, and is no more
+			}
+			err = e.goneError()
+		}
+		if err != nil {
+			return opError(fmt.Sprintf("wait for position %d, handler", pos), h.Name(), err)
+		}
+	}
+	return nil
+}
+
+// goneError says why there is no such handler.
+func (e *Engine) goneError() error {
+	if e.gate.closed() {
+		return ErrClosed
+	}
+	return ErrRemoved
+}
+
+// State says how a handler is doing.
+type State = dispatch.State
+
+const (
+	Live     = dispatch.Live     // nothing is before it, or nothing older than a second
+	Behind   = dispatch.Behind   // older events are, and it makes progress
+	Stalled  = dispatch.Stalled  // events are before it, and it has made no progress for Options.StallAfter
+	Retrying = dispatch.Retrying // its function has failed and will be called again
+	Paused   = dispatch.Paused   // by Pause
+	Stopped  = dispatch.Stopped  // by its failure policy, by overflow, or by an unreadable log
+)
+
+// HandlerStats is how a handler is doing: see [dispatch.Stats] for the fields.
+type HandlerStats struct {
+	dispatch.Stats
+	Position Position
+}
+
+func handlerStats(s dispatch.Stats) HandlerStats { return HandlerStats{s, Position(s.Position)} }
+
+// Stats is how the engine is doing, at one moment or nearly so.
+type Stats struct {
+	Backend  string
+	Head     Position
+	Appended uint64 // events stored by this engine since Open
+	InFlight int    // appends that have begun and not returned
+
+	Streams       int // streams appended to since Open
+	ActiveStreams int // of these, how many have a goroutine now
+	Goroutines    int // of the engine, all kinds
+
+	Dispatched Position // up to here handlers were told what there is
+	Waited     uint64   // appends that had to wait for a handler with the Block policy
+
+	Handlers []HandlerStats // sorted by name
+	Taken    time.Time
+}
+
+// Stats returns how the engine and its handlers are doing. It waits for nobody, and takes
+// a microsecond or so a handler.
+func (e *Engine) Stats() Stats {
+	s := Stats{
+		Backend:       e.backend.Caps().Name,
+		Head:          e.Head(),
+		Appended:      e.appended.Load(),
+		InFlight:      e.gate.inFlight(),
+		Streams:       e.streams.len(),
+		ActiveStreams: e.owners.Active(),
+		Goroutines:    e.group.Count(),
+		Dispatched:    Position(e.dispatcher.Position()),
+		Waited:        e.dispatcher.Waited(),
+		Taken:         time.Now(),
+	}
+	for _, h := range e.dispatcher.Handlers() {
+		s.Handlers = append(s.Handlers, handlerStats(h.Stats()))
+	}
+	return s
+}

@@ -1,0 +1,111 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// Options of [Open]. The zero value works: an engine in memory with these defaults.
+type Options struct {
+	// Backend is where the log lives. Default [NewMemory]. The engine owns it and closes it.
+	Backend Backend
+
+	// Logger gets what no caller is there to be told: handlers that fail, stop, lag or are
+	// slow. Payloads are never logged. Default slog.Default().
+	Logger *slog.Logger
+
+	// MaxEvents and MaxBytes limit one append: default 10,000 events and 16 MiB. Bytes
+	// are those of names, IDs, metadata, and of payloads that are a []byte, a string or a
+	// json.RawMessage; other payloads are Go values whose size is not known.
+	MaxEvents int
+	MaxBytes  int
+
+	// IdleAfter is how long a stream keeps its goroutine without an append (to 1.25 ×
+	// IdleAfter). Default 1s. The next append brings it back, at the price of about half a
+	// microsecond.
+	IdleAfter time.Duration
+	// MaxIdleStreams is how many streams may keep an idle goroutine at all: while more are
+	// active, a stream gives its goroutine up as soon as it has nothing to do. Default 16,384,
+	// about 60 MB.
+	MaxIdleStreams int
+	// StreamMailbox is how many appends may wait in one stream's channel before the next
+	// caller waits outside. Default 64.
+	StreamMailbox int
+
+	// SlowCall is how long one call of a handler may run before the watchdog logs and
+	// counts it. Default 5s.
+	SlowCall time.Duration
+	// StallAfter is how long a handler with events before it may make no progress before it
+	// counts as stalled. Default 10s.
+	StallAfter time.Duration
+	// CloseTimeout is the deadline of Close, and of a Shutdown from inside a handler. Default 30s.
+	CloseTimeout time.Duration
+}
+
+// withDefaults returns the options with defaults filled in, or all that is wrong with them.
+func (o Options) withDefaults() (Options, error) {
+	var errs []error
+	count := func(field string, value *int, standard int) {
+		if *value < 0 {
+			errs = append(errs, invalid("open", "Options."+field, *value, "0 for the default, or more"))
+		}
+		if *value == 0 {
+			*value = standard
+		}
+	}
+	duration := func(field string, value *time.Duration, standard time.Duration) {
+		if *value < 0 {
+			errs = append(errs, invalid("open", "Options."+field, *value, "0 for the default, or more"))
+		}
+		if *value == 0 {
+			*value = standard
+		}
+	}
+	count("MaxEvents", &o.MaxEvents, 10_000)
+	count("MaxBytes", &o.MaxBytes, 16<<20)
+	count("MaxIdleStreams", &o.MaxIdleStreams, 16<<10)
+	count("StreamMailbox", &o.StreamMailbox, 64)
+	duration("IdleAfter", &o.IdleAfter, time.Second)
+	duration("SlowCall", &o.SlowCall, 5*time.Second)
+	duration("StallAfter", &o.StallAfter, 10*time.Second)
+	duration("CloseTimeout", &o.CloseTimeout, 30*time.Second)
+	if o.Backend == nil {
+		o.Backend = NewMemory()
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	return o, errors.Join(errs...)
+}
+
+// option is one setting of a call. Not every setting fits every call: apply says so.
+type option struct {
+	name  string
+	read  func(*readConfig) error    // nil if it does not fit a read
+	apply func(*handlerConfig) error // nil if it does not fit a handler
+}
+
+// A ReadOption is a setting of Read or ReadAll.
+type ReadOption interface{ readOption() option }
+
+// A HandlerOption is a setting of On or Handle.
+type HandlerOption interface{ handlerOption() option }
+
+// A ReadHandlerOption fits both.
+type ReadHandlerOption interface {
+	ReadOption
+	HandlerOption
+}
+
+func (o option) readOption() option    { return o }
+func (o option) handlerOption() option { return o }
+
+// positive refuses an option's argument that is not above zero.
+func positive[N int | int64 | uint64 | time.Duration | Version | Position](option string, n N) error {
+	if n > 0 {
+		return nil
+	}
+	return fmt.Errorf("%s(%v): want more than 0", option, n)
+}

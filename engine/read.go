@@ -1,0 +1,334 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strconv"
+	"sync"
+)
+
+// readConfig is what the options of a read say.
+type readConfig struct {
+	stream    bool // of one stream, in versions
+	from      uint64
+	hasFrom   bool
+	limit     int
+	backward  bool
+	follow    bool
+	typeNames []string
+	filter    Filter
+}
+
+// From begins a read of the whole store at a position: forward at the events stored then
+// and later, backward at that event and earlier.
+func From(pos Position) ReadOption { return positionOption("From", pos, 0) }
+
+// After begins a read of the whole store behind a position: After(0) is the beginning.
+func After(pos Position) ReadOption { return positionOption("After", pos, 1) }
+
+func positionOption(name string, pos Position, add uint64) ReadOption {
+	return option{name: name, read: func(c *readConfig) error {
+		if c.stream {
+			return fmt.Errorf("%s takes a position; in a stream use %sVersion", name, name)
+		}
+		return c.setFrom(name, uint64(pos), add)
+	}}
+}
+
+// FromVersion begins a read of a stream at a version.
+func FromVersion(v Version) ReadOption { return versionOption("FromVersion", v, 0) }
+
+// AfterVersion begins a read of a stream behind a version.
+func AfterVersion(v Version) ReadOption { return versionOption("AfterVersion", v, 1) }
+
+func versionOption(name string, v Version, add uint64) ReadOption {
+	return option{name: name, read: func(c *readConfig) error {
+		if !c.stream {
+			return fmt.Errorf("%s takes a version; in the whole store use positions", name)
+		}
+		return c.setFrom(name, uint64(v), add)
+	}}
+}
+
+func (c *readConfig) setFrom(name string, n, add uint64) error {
+	if c.hasFrom {
+		return fmt.Errorf("%s(%d): the read has a beginning already", name, n)
+	}
+	if n+add < n {
+		return fmt.Errorf("%s(%d): nothing comes after it", name, n)
+	}
+	c.from, c.hasFrom = n+add, true
+	return nil
+}
+
+// Limit ends a read after n events.
+func Limit(n int) ReadOption {
+	return option{name: "Limit", read: func(c *readConfig) error {
+		c.limit = n
+		return positive("Limit", n)
+	}}
+}
+
+// Backward reads from the newest event to the oldest, or from where From says.
+func Backward() ReadOption {
+	return option{name: "Backward", read: func(c *readConfig) error {
+		c.backward = true
+		return nil
+	}}
+}
+
+// Follow does not end a read at the newest event: it waits for more, until the context
+// ends, which is not an error, or the engine closes, which is [ErrClosed].
+func Follow() ReadOption {
+	return option{name: "Follow", read: func(c *readConfig) error {
+		c.follow = true
+		return nil
+	}}
+}
+
+// Categories wants only events of streams of these categories.
+func Categories(names ...string) ReadOption {
+	return option{name: "Categories", read: func(c *readConfig) error {
+		if c.stream {
+			return errors.New("Categories: a stream has one category")
+		}
+		if len(names) == 0 {
+			return errors.New("Categories: want at least one")
+		}
+		c.filter.Categories = append(c.filter.Categories, names...)
+		return nil
+	}}
+}
+
+// Types wants only events of these types. For a handler it takes the place of the type
+// that it would get by itself.
+func Types(names ...string) ReadHandlerOption {
+	check := func() error {
+		if len(names) == 0 {
+			return errors.New("Types: want at least one")
+		}
+		return nil
+	}
+	return option{
+		name: "Types",
+		read: func(c *readConfig) error {
+			c.typeNames = append(c.typeNames, names...)
+			return check()
+		},
+		apply: func(c *handlerConfig) error {
+			c.typeNames = append(c.typeNames, names...)
+			return check()
+		},
+	}
+}
+
+// Read returns the events of a stream in the order of their versions. A stream that
+// nobody wrote to is empty: that is not an error.
+//
+// The events are those of the moment at which the loop begins (unless it follows); appending
+// inside the loop is fine, no lock is held, and leaving it early leaves nothing behind. An
+// error ends the loop: an invalid option as an [*InvalidError], ctx's cause, or the backend's error.
+func (e *Engine) Read(ctx context.Context, stream string, opts ...ReadOption) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		op := "read " + strconv.Quote(stream)
+		c, err := e.readConfig(op, true, opts)
+		if err == nil {
+			err = checkName("read", "stream name", stream)
+		}
+		if err != nil {
+			yield(Event{}, err)
+			return
+		}
+		if err := e.readStream(ctx, stream, c, yield); err != nil {
+			yield(Event{}, opError("read", stream, err))
+		}
+	}
+}
+
+// ReadAll returns the events of the whole store in the order of their positions. It
+// behaves like Read in all else.
+func (e *Engine) ReadAll(ctx context.Context, opts ...ReadOption) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		c, err := e.readConfig("read all", false, opts)
+		if err != nil {
+			yield(Event{}, err)
+			return
+		}
+		if err := e.readAll(ctx, c, yield); err != nil {
+			yield(Event{}, opError("read all", "", err))
+		}
+	}
+}
+
+func (e *Engine) readConfig(op string, stream bool, opts []ReadOption) (*readConfig, error) {
+	c := &readConfig{stream: stream, limit: int(^uint(0) >> 1)}
+	for _, opt := range opts {
+		o := option{name: "a nil option"}
+		if opt != nil {
+			o = opt.readOption()
+		}
+		if o.read == nil {
+			return nil, invalid(op, "an option", o.name, "one for reads")
+		}
+		if err := o.read(c); err != nil {
+			return nil, fmt.Errorf("engine: %s: %w", op, err)
+		}
+	}
+	if c.backward && c.follow {
+		return nil, fmt.Errorf("engine: %s: Backward and Follow exclude each other", op)
+	}
+	if c.backward && !c.hasFrom {
+		c.from = ^uint64(0) // the newest
+	}
+	var err error
+	c.filter.TypeNames = c.typeNames
+	c.filter.Types, err = e.types.set(op, c.typeNames)
+	return c, err
+}
+
+// chunk is how many events a read takes from the backend at once: their copies stay in
+// the L2 cache.
+const chunk = 128
+
+var chunks = sync.Pool{New: func() any { return new([chunk]Event) }}
+
+// readStream yields the events of a stream. It returns nil when yield has refused more.
+func (e *Engine) readStream(ctx context.Context, name string, c *readConfig, yield func(Event, error) bool) error {
+	p := pager{eng: e, ctx: ctx, config: c, yield: yield, next: c.from}
+	p.ends = func() (uint64, error) {
+		s, err := e.backend.Load(ctx, name)
+		p.stream = s
+		return uint64(s.Version), err
+	}
+	p.read = func(to uint64, dst []Event) (int, uint64, error) {
+		q := StreamQuery{Version(p.next), Version(to), c.backward, c.filter}
+		n, next, err := e.backend.ReadStream(ctx, p.stream, q, dst)
+		return n, uint64(next), err
+	}
+	return p.run()
+}
+
+func (e *Engine) readAll(ctx context.Context, c *readConfig, yield func(Event, error) bool) error {
+	p := pager{eng: e, ctx: ctx, config: c, yield: yield, next: c.from}
+	p.ends = func() (uint64, error) { return uint64(e.backend.Head()), nil }
+	p.read = func(to uint64, dst []Event) (int, uint64, error) {
+		n, next, err := e.backend.ReadAll(ctx, Query{Position(p.next), Position(to), c.backward, c.filter}, dst)
+		return n, uint64(next), err
+	}
+	return p.run()
+}
+
+// pager reads page after page. It runs in the caller's goroutine.
+type pager struct {
+	eng    *Engine
+	ctx    context.Context
+	config *readConfig
+	yield  func(Event, error) bool
+	stream StreamState
+	next   uint64 // where to go on
+	ends   func() (uint64, error)
+	read   func(to uint64, dst []Event) (n int, next uint64, err error)
+}
+
+func (p *pager) run() error {
+	if p.eng.isClosed() {
+		return ErrClosed
+	}
+	if !p.config.backward {
+		p.next = max(p.next, 1)
+	}
+	buf := chunks.Get().(*[chunk]Event)
+	defer func() {
+		clear(buf[:])
+		chunks.Put(buf)
+	}()
+	if p.config.follow {
+		return p.follow(buf[:])
+	}
+	if err := p.ctx.Err(); err != nil {
+		return context.Cause(p.ctx)
+	}
+	end, err := p.ends()
+	if err != nil {
+		return err
+	}
+	if p.config.backward {
+		p.next = min(p.next, end)
+		end = 1
+	}
+	_, err = p.upTo(end, buf[:])
+	return err
+}
+
+// upTo yields what is up to end and reports whether more is wanted.
+func (p *pager) upTo(end uint64, buf []Event) (more bool, err error) {
+	for p.config.backward && p.next >= end || !p.config.backward && p.next <= end {
+		if err := p.ctx.Err(); err != nil {
+			return false, context.Cause(p.ctx)
+		}
+		n, next, err := p.read(end, buf[:min(len(buf), p.config.limit)])
+		if err != nil {
+			return false, err
+		}
+		stuck := n == 0 && next == p.next
+		p.next = next
+		for i := range buf[:n] {
+			if !p.yield(buf[i], nil) {
+				return false, nil
+			}
+		}
+		if p.config.limit -= n; p.config.limit == 0 {
+			return false, nil
+		}
+		if stuck {
+			break
+		}
+	}
+	return true, nil
+}
+
+// follow yields what is there and then what comes, until ctx or the engine ends. It is
+// woken by the dispatcher, and only when it waits and an event of its types has come.
+func (p *pager) follow(buf []Event) error {
+	watcher, err := p.eng.dispatcher.Watch(p.config.filter.Types)
+	if err != nil {
+		return err
+	}
+	defer watcher.Close()
+	for {
+		closing := false
+		select {
+		case <-p.eng.closing:
+			closing = true // before the last look
+		default:
+		}
+		end, err := p.ends()
+		if err != nil {
+			return err
+		}
+		if more, err := p.upTo(end, buf); !more {
+			if err != nil && p.ctx.Err() != nil {
+				return nil // the end that the caller has asked for
+			}
+			return err
+		}
+		if closing {
+			return ErrClosed
+		}
+		watcher.Arm()
+		if now, err := p.ends(); err != nil || now > end {
+			watcher.Disarm()
+			continue
+		}
+		select {
+		case <-watcher.C():
+		case <-p.ctx.Done():
+			watcher.Disarm()
+			return nil
+		case <-p.eng.closing:
+			watcher.Disarm()
+		}
+	}
+}

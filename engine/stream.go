@@ -1,0 +1,219 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+
+	"github.com/weirstore/weir/actor"
+)
+
+// stream is the owner of one stream's appends. The actor's goroutine is the only one
+// that touches what is below it.
+type stream struct {
+	actor actor.Actor[*request]
+	eng   *Engine
+
+	// owner: the stream's goroutine
+	state  StreamState
+	loaded bool // state is what the backend has
+}
+
+func (e *Engine) newStream(name string) *stream {
+	s := &stream{eng: e, state: StreamState{Name: name}}
+	e.owners.Init(&s.actor, name, s)
+	return s
+}
+
+// batch is what the owner gathers for one commit.
+type batch struct {
+	writes []*Write
+	reqs   []**request // elements of Receive's argument, set to nil when answered
+	ids    bool        // some of them have event IDs
+}
+
+var batches = sync.Pool{New: func() any { return new(batch) }}
+
+// Receive implements [actor.Receiver]: it stores as many appends with one commit as it
+// can. What it has answered it sets to nil.
+func (s *stream) Receive(reqs []*request) {
+	if err := s.load(); err != nil {
+		for i := range reqs {
+			answer(&reqs[i], Result{}, opError("append", s.state.Name, err))
+		}
+		return
+	}
+	b := batches.Get().(*batch)
+	version := s.state.Version
+	for i, r := range reqs {
+		// What depends on writes that are not committed yet is decided once they are.
+		if len(b.reqs) > 0 && (len(r.ids) > 0 && b.ids || !r.expected.met(version)) {
+			s.commit(b)
+			version = s.state.Version
+		}
+		if s.accept(&reqs[i], version) {
+			b.add(&reqs[i])
+			version += Version(len(r.write.Events))
+		}
+	}
+	s.commit(b)
+	batches.Put(b)
+}
+
+func (b *batch) add(r **request) {
+	b.ids = b.ids || len((*r).ids) > 0
+	b.reqs = append(b.reqs, r)
+	b.writes = append(b.writes, &(*r).write)
+}
+
+func (b *batch) reset() {
+	clear(b.reqs)
+	clear(b.writes)
+	b.reqs, b.writes, b.ids = b.reqs[:0], b.writes[:0], false
+}
+
+// load gets the stream's state from the backend, once an activation.
+func (s *stream) load() (err error) {
+	if s.loaded {
+		return nil
+	}
+	defer recovered(&err, "load")
+	state, err := s.eng.backend.Load(s.eng.ctx, s.state.Name)
+	if err == nil {
+		s.state, s.loaded = state, true
+	}
+	return err
+}
+
+// accept decides about one append to the stream at version, and answers it unless it is to
+// be committed.
+func (s *stream) accept(req **request, version Version) bool {
+	r := *req
+	if len(r.ids) > 0 {
+		res, dup, err := s.duplicate(r)
+		if err != nil || dup {
+			answer(req, res, err)
+			return false
+		}
+	}
+	if !r.expected.met(version) {
+		answer(req, Result{}, &VersionConflictError{s.state.Name, r.expected, version})
+		return false
+	}
+	r.write.Stream, r.write.After = &s.state, version
+	return true
+}
+
+// duplicate looks for the append's event IDs in the stream.
+func (s *stream) duplicate(r *request) (res Result, dup bool, err error) {
+	defer recovered(&err, "find")
+	versions := make([]Version, len(r.ids))
+	if err := s.eng.backend.Find(s.eng.ctx, s.state, r.ids, versions); err != nil {
+		return Result{}, false, opError("append", s.state.Name, err)
+	}
+	var stored []string
+	for i, v := range versions {
+		if v > 0 {
+			stored = append(stored, r.ids[i])
+		}
+	}
+	switch len(stored) {
+	case 0:
+		return Result{}, false, nil
+	case len(r.write.Events):
+	default:
+		return Result{}, false, &PartialDuplicateError{s.state.Name, stored}
+	}
+	res = Result{First: versions[0], Last: versions[len(versions)-1], Duplicate: true}
+	var ev [1]Event
+	if _, _, err := s.eng.backend.ReadStream(s.eng.ctx, s.state, StreamQuery{From: res.Last, To: res.Last}, ev[:]); err != nil {
+		return Result{}, false, opError("append", s.state.Name, err)
+	}
+	res.Position = ev[0].Position
+	return res, true, nil
+}
+
+// retries is how often an append whose expectation is met is tried again after other
+// writers of a shared backend were faster.
+const retries = 16
+
+// commit stores what the batch holds, and answers it.
+func (s *stream) commit(b *batch) {
+	defer b.reset()
+	if len(b.reqs) == 0 {
+		return
+	}
+	err := s.tryCommit(b.writes)
+	if err == nil {
+		s.committed(b.reqs)
+		return
+	}
+	s.loaded = false // whatever happened, the backend knows
+	_, conflict := errors.AsType[*VersionConflictError](err)
+	for _, r := range b.reqs {
+		if conflict {
+			s.retry(r)
+		} else {
+			answer(r, Result{}, opError("append", s.state.Name, err))
+		}
+	}
+}
+
+// committed answers what is stored and tells the dispatcher.
+func (s *stream) committed(reqs []**request) {
+	events := 0
+	for _, req := range reqs {
+		r := *req
+		n := len(r.write.Events)
+		events += n
+		s.state.Version = r.write.After + Version(n)
+		answer(req, Result{
+			First:    r.write.After + 1,
+			Last:     s.state.Version,
+			Position: r.write.Position + Position(n) - 1,
+		}, nil)
+	}
+	s.eng.appended.Add(uint64(events))
+	s.eng.dispatcher.Notify()
+}
+
+// retry decides about an append anew, with the state that the backend has now.
+func (s *stream) retry(r **request) {
+	var err error
+	for range retries {
+		s.loaded = false
+		if err = s.load(); err != nil {
+			break
+		}
+		if !s.accept(r, s.state.Version) {
+			return
+		}
+		if err = s.tryCommit((*r).one[:]); err == nil {
+			s.committed([]**request{r})
+			return
+		}
+		if _, conflict := errors.AsType[*VersionConflictError](err); !conflict {
+			break
+		}
+	}
+	s.loaded = false
+	answer(r, Result{}, opError("append", s.state.Name, err))
+}
+
+// tryCommit guards against a backend that panics: what it has stored is then unknown.
+func (s *stream) tryCommit(writes []*Write) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("%w: %w", ErrOutcomeUnknown, &actor.PanicError{Where: "commit", Value: v, Stack: debug.Stack()})
+		}
+	}()
+	return s.eng.backend.Commit(s.eng.ctx, writes)
+}
+
+// recovered turns a panic of the backend into an error.
+func recovered(err *error, where string) {
+	if v := recover(); v != nil {
+		*err = &actor.PanicError{Where: where, Value: v, Stack: debug.Stack()}
+	}
+}

@@ -1,0 +1,174 @@
+package engine
+
+import (
+	"fmt"
+	"reflect"
+	"sync"
+	"sync/atomic"
+)
+
+// typeRegistry knows which Go type an event type's name stands for, and its number in
+// the backend. Look-ups take no lock.
+type typeRegistry struct {
+	backend Backend
+	mu      sync.Mutex // held while a type is added, across Backend.TypeID
+	now     atomic.Pointer[registered]
+}
+
+// registered is replaced, never changed.
+type registered struct {
+	byName map[string]*eventType
+	byGo   map[reflect.Type]*eventType
+}
+
+type eventType struct {
+	name string
+	id   TypeID
+	goes reflect.Type // nil while only the name is known
+}
+
+func newTypeRegistry(b Backend) *typeRegistry {
+	r := &typeRegistry{backend: b}
+	r.now.Store(&registered{map[string]*eventType{}, map[reflect.Type]*eventType{}})
+	return r
+}
+
+// Register says that events of Go type T have the type name given. Without it a type is
+// registered when it is first appended or handled, under what its EventType() string
+// method returns, or else under its Go name; registering keeps stored names stable when Go types
+// are renamed, and tells apart types of the same name in different packages.
+//
+// It returns a [*TypeConflictError] if T has another name or the name another type, and an
+// [*InvalidError] for a name that cannot be one.
+func Register[T any](e *Engine, name string) error {
+	if err := checkName("register", "event type", name); err != nil {
+		return err
+	}
+	_, err := e.types.add(name, reflect.TypeFor[T]())
+	return err
+}
+
+// named is how a Go type says its own event type.
+type named interface{ EventType() string }
+
+// ofData returns the type of an event to be appended.
+func (r *typeRegistry) ofEvent(op string, ev *NewEvent) (*eventType, error) {
+	now := r.now.Load()
+	goes := reflect.TypeOf(ev.Data)
+	if ev.Type == "" {
+		if t := now.byGo[goes]; t != nil {
+			return t, nil
+		}
+		return r.ofGo(goes)
+	}
+	t := now.byName[ev.Type]
+	if t == nil {
+		if err := checkName(op, "event type", ev.Type); err != nil {
+			return nil, err
+		}
+		var err error
+		if t, err = r.add(ev.Type, nil); err != nil {
+			return nil, err
+		}
+	}
+	if t.goes != nil && t.goes != goes {
+		return nil, &TypeConflictError{Name: ev.Type, Go: goes, OtherGo: t.goes}
+	}
+	return t, nil
+}
+
+// ofGo returns the event type of a Go type, registered under its own name if need be.
+func (r *typeRegistry) ofGo(goes reflect.Type) (*eventType, error) {
+	if t := r.now.Load().byGo[goes]; t != nil {
+		return t, nil
+	}
+	name := goes.Name()
+	if goes.Kind() == reflect.Pointer {
+		name = goes.Elem().Name()
+	}
+	if n, ok := reflect.Zero(goes).Interface().(named); ok && goes.Kind() != reflect.Pointer {
+		name = n.EventType()
+	} else if n, ok := reflect.New(deref(goes)).Interface().(named); ok {
+		name = n.EventType()
+	}
+	op := fmt.Sprintf("event type of Go type %v", goes)
+	if name == "" || deref(goes).PkgPath() == "" {
+		return nil, &InvalidError{op, "its name", goes.String(), "a named type of a package, or NewEvent.Type, or Register"}
+	}
+	if err := checkName(op, "its name", name); err != nil {
+		return nil, err
+	}
+	return r.add(name, goes)
+}
+
+func deref(t reflect.Type) reflect.Type {
+	if t.Kind() == reflect.Pointer {
+		return t.Elem()
+	}
+	return t
+}
+
+// ofName returns the number of a type name.
+func (r *typeRegistry) ofName(name string) (TypeID, error) {
+	if t := r.now.Load().byName[name]; t != nil {
+		return t.id, nil
+	}
+	t, err := r.add(name, nil)
+	if err != nil {
+		return 0, err
+	}
+	return t.id, nil
+}
+
+// add registers a name, and the Go type that it stands for if that is not nil.
+func (r *typeRegistry) add(name string, goes reflect.Type) (*eventType, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old := r.now.Load()
+	t := old.byName[name]
+	switch {
+	case goes != nil && old.byGo[goes] != nil && old.byGo[goes].name != name:
+		return nil, &TypeConflictError{Name: name, OtherName: old.byGo[goes].name, Go: goes}
+	case t != nil && goes != nil && t.goes != nil && t.goes != goes:
+		return nil, &TypeConflictError{Name: name, Go: goes, OtherGo: t.goes}
+	case t != nil && (goes == nil || t.goes == goes):
+		return t, nil
+	}
+	id, err := r.backend.TypeID(name)
+	if err != nil {
+		return nil, fmt.Errorf("engine: %w", err)
+	}
+	t = &eventType{name, id, goes}
+	now := &registered{make(map[string]*eventType, len(old.byName)+1), make(map[reflect.Type]*eventType, len(old.byGo)+1)}
+	for n, o := range old.byName {
+		now.byName[n] = o
+	}
+	for g, o := range old.byGo {
+		now.byGo[g] = o
+	}
+	now.byName[name] = t
+	if goes != nil {
+		now.byGo[goes] = t
+	}
+	r.now.Store(now)
+	return t, nil
+}
+
+// set returns the set of the types with these names; nil for none.
+func (r *typeRegistry) set(op string, names []string) (*TypeSet, error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
+	ids := make([]TypeID, len(names))
+	for i, name := range names {
+		if err := checkName(op, "event type", name); err != nil {
+			return nil, err
+		}
+		id, err := r.ofName(name)
+		if err != nil {
+			return nil, err
+		}
+		ids[i] = id
+	}
+	return newTypeSet(ids...), nil
+}
