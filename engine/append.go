@@ -112,6 +112,7 @@ func (e *Engine) prepare(ctx context.Context, r *request, stream string, expecte
 		}
 	}
 	size := 0
+	r.write.Events = slices.Grow(r.write.Events, len(events))
 	for i := range events {
 		ev := &events[i]
 		if ev.Data == nil {
@@ -177,7 +178,7 @@ var requests = sync.Pool{New: func() any {
 
 // keepEvents is how many events a pooled request keeps room for: more would keep the
 // memory of one large append for ever.
-const keepEvents = 128
+const keepEvents = 256
 
 func (r *request) free() {
 	clear(r.write.Events)

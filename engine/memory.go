@@ -58,9 +58,54 @@ type memStream struct {
 	name     string
 	category string
 
-	mu        sync.Mutex // pure memory work
-	positions []Position // of version 1, 2, …; what is in there never changes
-	ids       map[string]Version
+	mu    sync.Mutex // pure memory work
+	index index
+	ids   map[string]Version
+}
+
+// index holds the positions of versions 1, 2, …: what is in there never changes, so a copy
+// of the struct, made under the stream's lock, is a snapshot. The first block grows by doubling,
+// so that a small stream is small; later blocks are fixed, so that a large one is never copied.
+type index struct {
+	first []Position
+	more  []*[indexBlock]Position
+	n     int
+}
+
+const indexBlock = 1024
+
+// add appends a position. REQUIRES: memStream.mu.
+func (x *index) add(pos Position) {
+	if x.n < indexBlock {
+		x.first = append(x.first, pos)
+	} else {
+		i := x.n - indexBlock
+		if i%indexBlock == 0 {
+			x.more = append(x.more, new([indexBlock]Position))
+		}
+		x.more[i/indexBlock][i%indexBlock] = pos
+	}
+	x.n++
+}
+
+// at returns the position of a version from 1 to x.n.
+func (x *index) at(v Version) Position {
+	if v <= indexBlock {
+		return x.first[v-1]
+	}
+	i := int(v) - 1 - indexBlock
+	return x.more[i/indexBlock][i%indexBlock]
+}
+
+// upTo returns a snapshot of the stream's events at or before head.
+func (s *memStream) upTo(head Position) index {
+	s.mu.Lock()
+	x := s.index
+	s.mu.Unlock()
+	for x.n > 0 && x.at(Version(x.n)) > head {
+		x.n-- // in the index, and about to be committed
+	}
+	return x
 }
 
 // NewMemory returns an empty memory backend.
@@ -109,19 +154,7 @@ func (m *Memory) Load(_ context.Context, name string) (StreamState, error) {
 		return StreamState{Name: name}, nil
 	}
 	head := m.Head() // first: what is committed up to here is in the index
-	return StreamState{Name: s.name, Version: Version(len(s.upTo(head))), Ref: s}, nil
-}
-
-// upTo returns the positions of the stream's events at or before head.
-func (s *memStream) upTo(head Position) []Position {
-	s.mu.Lock()
-	all := s.positions
-	s.mu.Unlock()
-	n := len(all)
-	for n > 0 && all[n-1] > head {
-		n-- // in the index, and about to be committed
-	}
-	return all[:n]
+	return StreamState{Name: s.name, Version: Version(s.upTo(head).n), Ref: s}, nil
 }
 
 func (m *Memory) stream(s StreamState) *memStream {
@@ -171,7 +204,7 @@ func (m *Memory) Commit(_ context.Context, writes []*Write) error {
 			pos++
 			version := w.After + 1 + Version(i)
 			m.place(pos).set(s, version, now, &w.Events[i])
-			s.positions = append(s.positions, pos)
+			s.index.add(pos)
 			if id := w.Events[i].ID; id != "" {
 				if s.ids == nil {
 					s.ids = make(map[string]Version)
@@ -193,8 +226,9 @@ func (m *Memory) place(pos Position) *record {
 	i := int((pos - 1) / segmentSize)
 	segs := *m.segments.Load()
 	if i == len(segs) {
-		segs = append(segs, new(segment)) // a reader's shorter slice is not touched
-		m.segments.Store(&segs)
+		grown := append(segs, new(segment)) // a reader's shorter slice is not touched
+		m.segments.Store(&grown)
+		segs = grown
 	}
 	return &segs[i][(pos-1)%segmentSize]
 }
@@ -285,20 +319,20 @@ func (m *Memory) ReadStream(_ context.Context, state StreamState, q StreamQuery,
 	if s == nil {
 		return 0, q.From, nil
 	}
-	positions := s.upTo(m.Head())
+	x := s.upTo(m.Head())
 	names := m.types.names()
 	v := q.From
 	step := Version(1)
 	if q.Backward {
-		v, step = min(v, Version(len(positions))), ^Version(0)
+		v, step = min(v, Version(x.n)), ^Version(0)
 	} else {
 		v = max(v, 1)
 	}
-	for ; n < len(dst) && v >= 1 && v <= Version(len(positions)); v += step {
+	for ; n < len(dst) && v >= 1 && v <= Version(x.n); v += step {
 		if q.Backward && v < q.To || !q.Backward && v > q.To {
 			break
 		}
-		pos := positions[v-1]
+		pos := x.at(v)
 		if r := m.record(pos); q.Filter.matches(r) {
 			m.event(&dst[n], pos, r, names)
 			n++
