@@ -1,0 +1,48 @@
+# Weir's commands. They need Go and nothing else; tools come from tools/go.mod.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+export GOWORK := off
+
+# Every module of the repository: the core first.
+MODULES := . $(patsubst %/go.mod,%,$(wildcard */go.mod))
+# Those with packages of their own.
+CODE := $(filter-out tools,$(MODULES))
+TOOL := go tool -modfile=$(CURDIR)/tools/go.mod
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+test: ## all tests of every module, with the race detector
+	@for m in $(CODE); do echo "== $$m"; (cd $$m && go test -race ./...) || exit 1; done
+
+race: ## the core's concurrency tests, 20 times on 1, 2 and 4 processors
+	go test -race -count=20 -cpu 1,2,4 ./actor ./dispatch ./engine/... .
+
+soak: ## the long form of the random and stress tests (SCALE=100)
+	cd verify && WEIR_SOAK=$(or $(SCALE),100) go test -race -timeout 0 -v ./...
+	WEIR_SOAK=$(or $(SCALE),100) go test -race -timeout 0 ./engine/... ./examples/...
+
+fuzz: ## fuzz every target (FUZZTIME=30s each)
+	@for f in $$(grep -rhoE '^func Fuzz[A-Za-z]+' --include=*_test.go engine | awk '{print $$2}'); do \
+		echo "== $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(or $(FUZZTIME),30s) ./engine || exit 1; done
+
+bench: ## benchmarks of the core with their baselines (docs/bench tells how to read them)
+	go test -run '^$$' -bench . -benchmem ./actor ./dispatch ./engine
+
+cover: ## statement coverage of the core
+	go test -coverpkg=./actor,./dispatch,./engine -coverprofile=cover.out ./actor ./dispatch ./engine/... .
+	go tool cover -func=cover.out | tail -1
+
+lint: ## gofmt, go vet, staticcheck, import directions
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt would change: $$unformatted"; exit 1; fi
+	@for m in $(CODE); do echo "== vet and staticcheck $$m"; \
+		(cd $$m && go vet ./... && $(TOOL) staticcheck ./...) || exit 1; done
+	go test -run 'TestImports|TestModules' .
+
+fmt: ## format all Go files
+	gofmt -w .
+
+tidy: ## go mod tidy in every module
+	@for m in $(MODULES); do (cd $$m && go mod tidy) || exit 1; done
+
+.PHONY: help test race soak fuzz bench cover lint fmt tidy
