@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"sync"
 
 	"github.com/weirstore/weir/actor"
 	"github.com/weirstore/weir/dispatch"
@@ -45,18 +44,18 @@ func (e *Engine) Append(ctx context.Context, stream string, expected Expected, e
 	}
 	defer e.gate.leave()
 
-	r := requests.Get().(*request)
+	r := e.requests.Get().(*request)
 	if err := e.prepare(ctx, r, stream, expected, events, cause); err != nil {
-		r.free()
+		e.free(r)
 		return Result{}, err
 	}
 	if err := ctx.Err(); err != nil {
-		r.free()
+		e.free(r)
 		return Result{}, opError("append", stream, context.Cause(ctx))
 	}
 	if !inside {
 		if err := e.dispatcher.Admit(ctx); err != nil {
-			r.free()
+			e.free(r)
 			return Result{}, opError("append", stream, err)
 		}
 	}
@@ -65,7 +64,7 @@ func (e *Engine) Append(ctx context.Context, stream string, expected Expected, e
 		s = e.streams.getOrPut(stream, e.newStream)
 	}
 	if err := s.actor.Send(ctx, r); err != nil {
-		r.free()
+		e.free(r)
 		if errors.Is(err, actor.ErrStopped) {
 			err = ErrClosed
 		}
@@ -83,7 +82,7 @@ func (e *Engine) Append(ctx context.Context, stream string, expected Expected, e
 		<-r.answered
 	}
 	res, err := r.result, r.err
-	r.free()
+	e.free(r)
 	return res, err
 }
 
@@ -170,17 +169,19 @@ type request struct {
 	err      error
 }
 
-var requests = sync.Pool{New: func() any {
+func newRequest() any {
 	r := &request{answered: make(chan struct{}, 1)}
 	r.one[0] = &r.write
 	return r
-}}
+}
 
 // keepEvents is how many events a pooled request keeps room for: more would keep the
 // memory of one large append for ever.
 const keepEvents = 256
 
-func (r *request) free() {
+// free gives a request back to the engine's pool. A pool of all engines would hand the
+// channels of one testing/synctest bubble to another, which is fatal.
+func (e *Engine) free(r *request) {
 	clear(r.write.Events)
 	clear(r.ids)
 	if cap(r.write.Events) > keepEvents {
@@ -189,7 +190,7 @@ func (r *request) free() {
 	r.write.Events, r.ids = r.write.Events[:0], r.ids[:0]
 	r.write.Stream = nil
 	r.result, r.err = Result{}, nil
-	requests.Put(r)
+	e.requests.Put(r)
 }
 
 // answer gives the outcome to the caller, who may use *r anew at once: the owner lets go

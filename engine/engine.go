@@ -23,8 +23,9 @@ type Engine struct {
 	owners     *actor.System[*request]
 	dispatcher *dispatch.Dispatcher[Event]
 
-	streams *shards[*stream]
-	gate    gate
+	streams  *shards[*stream]
+	requests sync.Pool // of *request
+	gate     gate
 	// ctx is for calls of the backend that no caller's context bounds; cancelled when
 	// shutdown has run out of time.
 	ctx    context.Context
@@ -59,6 +60,7 @@ func Open(opts Options) (*Engine, error) {
 		gate:    gate{zero: make(chan struct{}, 1)},
 		closing: make(chan struct{}),
 	}
+	e.requests.New = newRequest
 	e.shutdown.done = make(chan struct{})
 	e.ctx, e.cancel = context.WithCancelCause(context.Background())
 

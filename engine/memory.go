@@ -55,12 +55,12 @@ type extra struct {
 
 // memStream is a stream's index.
 type memStream struct {
-	name     string
-	category string
+	name string
+	ids  map[string]Version // guarded by mu
 
-	mu    sync.Mutex // pure memory work
-	index index
-	ids   map[string]Version
+	mu       sync.Mutex // pure memory work
+	category int32      // length of the category, a prefix of name; immutable
+	index    index      // guarded by mu
 }
 
 // index holds the positions of versions 1, 2, …: what is in there never changes, so a copy
@@ -68,7 +68,7 @@ type memStream struct {
 // so that a small stream is small; later blocks are fixed, so that a large one is never copied.
 type index struct {
 	first []Position
-	more  []*[indexBlock]Position
+	more  *[]*[indexBlock]Position // nil for most
 	n     int
 }
 
@@ -81,9 +81,14 @@ func (x *index) add(pos Position) {
 	} else {
 		i := x.n - indexBlock
 		if i%indexBlock == 0 {
-			x.more = append(x.more, new([indexBlock]Position))
+			var blocks []*[indexBlock]Position
+			if x.more != nil {
+				blocks = *x.more
+			}
+			blocks = append(blocks, new([indexBlock]Position)) // a snapshot's shorter slice is not touched
+			x.more = &blocks
 		}
-		x.more[i/indexBlock][i%indexBlock] = pos
+		(*x.more)[i/indexBlock][i%indexBlock] = pos
 	}
 	x.n++
 }
@@ -94,7 +99,7 @@ func (x *index) at(v Version) Position {
 		return x.first[v-1]
 	}
 	i := int(v) - 1 - indexBlock
-	return x.more[i/indexBlock][i%indexBlock]
+	return (*x.more)[i/indexBlock][i%indexBlock]
 }
 
 // upTo returns a snapshot of the stream's events at or before head.
@@ -219,7 +224,9 @@ func (m *Memory) Commit(_ context.Context, writes []*Write) error {
 	return nil
 }
 
-func newMemStream(name string) *memStream { return &memStream{name: name, category: category(name)} }
+func newMemStream(name string) *memStream {
+	return &memStream{name: name, category: int32(len(category(name)))}
+}
 
 // place returns the record of a new position. REQUIRES: m.mu.
 func (m *Memory) place(pos Position) *record {
@@ -275,7 +282,7 @@ func (m *Memory) Types(after Position, dst []TypeID) (int, error) {
 
 // matches reports whether the filter wants a record.
 func (f *Filter) matches(r *record) bool {
-	return f.Types.Has(r.typ) && (len(f.Categories) == 0 || slices.Contains(f.Categories, r.stream.category))
+	return f.Types.Has(r.typ) && (len(f.Categories) == 0 || slices.Contains(f.Categories, r.stream.name[:r.stream.category]))
 }
 
 // ReadAll implements [Backend].

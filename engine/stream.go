@@ -10,18 +10,19 @@ import (
 )
 
 // stream is the owner of one stream's appends. The actor's goroutine is the only one
-// that touches what is below it.
+// that touches state. There is one for every stream in use, and idle ones stay, so it is
+// kept small: 96 bytes.
 type stream struct {
 	actor actor.Actor[*request]
 	eng   *Engine
 
-	// owner: the stream's goroutine
-	state  StreamState
-	loaded bool // state is what the backend has
+	state StreamState // owner: the stream's goroutine; without a name until loaded
 }
 
+func (s *stream) name() string { return s.actor.Name() }
+
 func (e *Engine) newStream(name string) *stream {
-	s := &stream{eng: e, state: StreamState{Name: name}}
+	s := &stream{eng: e}
 	e.owners.Init(&s.actor, name, s)
 	return s
 }
@@ -40,7 +41,7 @@ var batches = sync.Pool{New: func() any { return new(batch) }}
 func (s *stream) Receive(reqs []*request) {
 	if err := s.load(); err != nil {
 		for i := range reqs {
-			answer(&reqs[i], Result{}, opError("append", s.state.Name, err))
+			answer(&reqs[i], Result{}, opError("append", s.name(), err))
 		}
 		return
 	}
@@ -73,15 +74,19 @@ func (b *batch) reset() {
 	b.reqs, b.writes, b.ids = b.reqs[:0], b.writes[:0], false
 }
 
-// load gets the stream's state from the backend, once an activation.
+// forget makes the next load ask the backend again.
+func (s *stream) forget() { s.state = StreamState{} }
+
+// load gets the stream's state from the backend, unless it is known.
 func (s *stream) load() (err error) {
-	if s.loaded {
+	if s.state.Name != "" {
 		return nil
 	}
 	defer recovered(&err, "load")
-	state, err := s.eng.backend.Load(s.eng.ctx, s.state.Name)
+	state, err := s.eng.backend.Load(s.eng.ctx, s.name())
 	if err == nil {
-		s.state, s.loaded = state, true
+		s.state = state
+		s.state.Name = s.name() // whatever the backend made of it
 	}
 	return err
 }
@@ -98,7 +103,7 @@ func (s *stream) accept(req **request, version Version) bool {
 		}
 	}
 	if !r.expected.met(version) {
-		answer(req, Result{}, &VersionConflictError{s.state.Name, r.expected, version})
+		answer(req, Result{}, &VersionConflictError{s.name(), r.expected, version})
 		return false
 	}
 	r.write.Stream, r.write.After = &s.state, version
@@ -110,7 +115,7 @@ func (s *stream) duplicate(r *request) (res Result, dup bool, err error) {
 	defer recovered(&err, "find")
 	versions := make([]Version, len(r.ids))
 	if err := s.eng.backend.Find(s.eng.ctx, s.state, r.ids, versions); err != nil {
-		return Result{}, false, opError("append", s.state.Name, err)
+		return Result{}, false, opError("append", s.name(), err)
 	}
 	var stored []string
 	for i, v := range versions {
@@ -123,12 +128,12 @@ func (s *stream) duplicate(r *request) (res Result, dup bool, err error) {
 		return Result{}, false, nil
 	case len(r.write.Events):
 	default:
-		return Result{}, false, &PartialDuplicateError{s.state.Name, stored}
+		return Result{}, false, &PartialDuplicateError{s.name(), stored}
 	}
 	res = Result{First: versions[0], Last: versions[len(versions)-1], Duplicate: true}
 	var ev [1]Event
 	if _, _, err := s.eng.backend.ReadStream(s.eng.ctx, s.state, StreamQuery{From: res.Last, To: res.Last}, ev[:]); err != nil {
-		return Result{}, false, opError("append", s.state.Name, err)
+		return Result{}, false, opError("append", s.name(), err)
 	}
 	res.Position = ev[0].Position
 	return res, true, nil
@@ -149,13 +154,13 @@ func (s *stream) commit(b *batch) {
 		s.committed(b.reqs)
 		return
 	}
-	s.loaded = false // whatever happened, the backend knows
+	s.forget() // whatever happened, the backend knows
 	_, conflict := errors.AsType[*VersionConflictError](err)
 	for _, r := range b.reqs {
 		if conflict {
 			s.retry(r)
 		} else {
-			answer(r, Result{}, opError("append", s.state.Name, err))
+			answer(r, Result{}, opError("append", s.name(), err))
 		}
 	}
 }
@@ -182,7 +187,7 @@ func (s *stream) committed(reqs []**request) {
 func (s *stream) retry(r **request) {
 	var err error
 	for range retries {
-		s.loaded = false
+		s.forget()
 		if err = s.load(); err != nil {
 			break
 		}
@@ -197,8 +202,8 @@ func (s *stream) retry(r **request) {
 			break
 		}
 	}
-	s.loaded = false
-	answer(r, Result{}, opError("append", s.state.Name, err))
+	s.forget()
+	answer(r, Result{}, opError("append", s.name(), err))
 }
 
 // tryCommit guards against a backend that panics: what it has stored is then unknown.
