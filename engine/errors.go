@@ -125,6 +125,8 @@ var (
 	ErrOverflow = dispatch.ErrOverflow
 	// ErrParkedFull stopped a handler that has as many parked events as it may.
 	ErrParkedFull = dispatch.ErrParkedFull
+	// ErrExists means that the engine has a handler of that name.
+	ErrExists = dispatch.ErrExists
 	// ErrRemoved means that the handler was removed.
 	ErrRemoved = dispatch.ErrRemoved
 )

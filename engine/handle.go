@@ -43,6 +43,7 @@ const (
 type handlerConfig struct {
 	dispatch.Config[Event]
 	named     bool
+	afresh    bool // whatever the checkpoint
 	typeNames []string
 	start     func(head Position) Position
 }
@@ -53,7 +54,7 @@ func handlerOption(name string, apply func(*handlerConfig) error) HandlerOption 
 
 // FromStart gives a handler everything that is in the log, before what comes. Without
 // it a handler gets what is stored after it was registered. A named handler that has a checkpoint
-// goes on there, whatever this says.
+// goes on there, whatever this says; see [IgnoreCheckpoint].
 func FromStart() HandlerOption {
 	return handlerOption("FromStart", func(c *handlerConfig) error {
 		c.start = func(Position) Position { return 0 }
@@ -66,6 +67,15 @@ func FromStart() HandlerOption {
 func StartAfter(pos Position) HandlerOption {
 	return handlerOption("StartAfter", func(c *handlerConfig) error {
 		c.start = func(Position) Position { return pos }
+		return nil
+	})
+}
+
+// IgnoreCheckpoint makes a named handler begin where the other options say, although
+// the backend has a checkpoint for its name: to build a read model anew.
+func IgnoreCheckpoint() HandlerOption {
+	return handlerOption("IgnoreCheckpoint", func(c *handlerConfig) error {
+		c.afresh = true
 		return nil
 	})
 }
@@ -121,13 +131,17 @@ func KeyedBy(n int, key func(Event) string) HandlerOption {
 
 // Retry repeats a failing call up to n times: after backoff, then after twice that, and
 // so on, up to a minute; each pause is shortened by a random part of up to a half. The handler's
-// position does not move meanwhile. Default for named handlers: 3, 100ms; for others none.
+// position does not move meanwhile. Default for named handlers: 3, 100ms; for others none,
+// which is Retry(0, 0).
 func Retry(n int, backoff time.Duration) HandlerOption {
 	return handlerOption("Retry", func(c *handlerConfig) error {
 		if n < 0 {
 			return fmt.Errorf("Retry(%d): want 0 or more", n)
 		}
 		c.Retry.Attempts, c.Retry.Backoff = n, backoff
+		if n == 0 && backoff == 0 {
+			return nil
+		}
 		return positive("Retry backoff", backoff)
 	})
 }
@@ -181,7 +195,7 @@ func (e *Engine) Handle(name string, fn func(ctx context.Context, ev Event) erro
 
 // Handle registers a named handler for the events whose payload has type T, which it
 // registers (see [Register]). With [Types] the handler gets those types instead: their payloads must
-// all be T. Another payload makes the call fail with a [*PayloadError].
+// all be T, which may then be an interface. Another payload makes the call fail with a [*PayloadError].
 func Handle[T any](e *Engine, name string, fn func(ctx context.Context, ev Of[T]) error, opts ...HandlerOption) (*Handler, error) {
 	var call func(context.Context, Event) error
 	if fn != nil {
@@ -241,7 +255,7 @@ func (e *Engine) handle(c handlerConfig, goes reflect.Type, opts []HandlerOption
 		if err != nil {
 			return nil, opError("handle", c.Name, err)
 		}
-		if ok {
+		if ok && !c.afresh {
 			start = pos
 		}
 		c.Checkpoint = func(pos uint64) { e.saveCheckpoint(c.Name, Position(pos)) }

@@ -31,15 +31,17 @@ func (h *Handler) Position() Position { return Position(h.h.Position()) }
 // Pause makes the handler handle nothing more until Resume, and blocks until the call
 // that it is in has returned, or ctx is done. Appends go on; a paused handler blocks nobody.
 // From inside a handler it does not wait. It returns a [*StoppedError] if the handler has stopped.
-func (h *Handler) Pause(ctx context.Context) error { return opError2("pause", h, h.h.Pause(ctx)) }
+func (h *Handler) Pause(ctx context.Context) error { return handlerError("pause", h, h.h.Pause(ctx)) }
 
 // Resume makes a paused or stopped handler go on where it stood. It does not wait.
-func (h *Handler) Resume() error { return opError2("resume", h, h.h.Resume()) }
+func (h *Handler) Resume() error { return handlerError("resume", h, h.h.Resume()) }
 
 // Remove ends the handler after the call that it is in, stores its checkpoint, and frees
 // its name. It blocks until then or until ctx is done, at which the context of the call is
 // cancelled. From inside a handler it does not wait.
-func (h *Handler) Remove(ctx context.Context) error { return opError2("remove", h, h.h.Remove(ctx)) }
+func (h *Handler) Remove(ctx context.Context) error {
+	return handlerError("remove", h, h.h.Remove(ctx))
+}
 
 // Parked returns the parked events, oldest first.
 func (h *Handler) Parked() []Parked { return h.h.Parked() }
@@ -49,7 +51,7 @@ func (h *Handler) Parked() []Parked { return h.h.Parked() }
 // wait meanwhile. It blocks until done, or ctx is done. From inside a handler it returns [ErrInHandler].
 func (h *Handler) Redrive(ctx context.Context) (int, error) {
 	n, err := h.h.Redrive(ctx)
-	return n, opError2("redrive", h, err)
+	return n, handlerError("redrive", h, err)
 }
 
 // Discard takes the parked event at pos off the list, unhandled, and reports whether it
@@ -62,7 +64,7 @@ func (h *Handler) Stats() HandlerStats { return handlerStats(h.h.Stats()) }
 // Parked is an event that a handler has put aside, with the error that it failed with.
 type Parked = dispatch.Parked[Event]
 
-func opError2(op string, h *Handler, err error) error {
+func handlerError(op string, h *Handler, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -101,7 +103,11 @@ func (e *Engine) Wait(ctx context.Context, pos Position, handlers ...string) err
 			err = e.goneError()
 		}
 		if err != nil {
-			return opError(fmt.Sprintf("wait for position %d, handler", pos), h.Name(), err)
+			op := fmt.Sprintf("wait for position %d", pos)
+			if _, ok := errors.AsType[*StoppedError](err); ok {
+				return opError(op, "", err)
+			}
+			return opError(op+", handler", h.Name(), err)
 		}
 	}
 	return nil

@@ -116,14 +116,14 @@ func (e *Engine) runShutdown(ctx context.Context) {
 		e.dispatcher.Cancel(err)
 		e.cancel(err)
 	}
-	end, cancel := withGrace(ctx)
+	end, cancel := withGrace(ctx, grace/2)
 	defer cancel()
 	e.awaitGate(end)
 	close(e.closing)
 
 	// sealed → closed
-	endErr := e.dispatcher.End(end)
 	e.owners.Drain()
+	endErr := e.dispatcher.End(end)
 	ownersErr := e.owners.Wait(end)
 	report.Head = e.Head()
 	for i, h := range handlers {
@@ -131,7 +131,9 @@ func (e *Engine) runShutdown(ctx context.Context) {
 	}
 	closeErr := e.backend.Close()
 	e.cancel(ErrClosed)
-	groupErr := e.group.Wait(end)
+	last, cancel := withGrace(ctx, grace) // so that only those are named who will not end
+	defer cancel()
+	groupErr := e.group.Wait(last)
 	report.Running = e.group.Running()
 	report.Took = time.Since(began)
 
@@ -147,7 +149,7 @@ func (e *Engine) runShutdown(ctx context.Context) {
 
 // withGrace returns a context that is done a little after ctx: what is left to do then is
 // short, and must not be cut off by a deadline that has just passed.
-func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
+func withGrace(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
 	end, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
 		time.AfterFunc(grace, func() { cancel(context.Cause(ctx)) })

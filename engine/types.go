@@ -44,8 +44,21 @@ func Register[T any](e *Engine, name string) error {
 	if err := checkName("register", "event type", name); err != nil {
 		return err
 	}
-	_, err := e.types.add(name, reflect.TypeFor[T]())
+	goes := reflect.TypeFor[T]()
+	if err := checkConcrete(goes); err != nil {
+		return err
+	}
+	_, err := e.types.add(name, goes)
 	return err
+}
+
+// checkConcrete refuses interfaces: no payload has an interface's type.
+func checkConcrete(goes reflect.Type) error {
+	if goes.Kind() != reflect.Interface {
+		return nil
+	}
+	op := fmt.Sprintf("event type of Go type %v", goes)
+	return &InvalidError{op, "its kind", goes.Kind(), "a concrete type, or the event types that Types names"}
 }
 
 // named is how a Go type says its own event type.
@@ -82,6 +95,10 @@ func (r *typeRegistry) ofGo(goes reflect.Type) (*eventType, error) {
 	if t := r.now.Load().byGo[goes]; t != nil {
 		return t, nil
 	}
+	if err := checkConcrete(goes); err != nil {
+		return nil, err
+	}
+	op := fmt.Sprintf("event type of Go type %v", goes)
 	name := goes.Name()
 	if goes.Kind() == reflect.Pointer {
 		name = goes.Elem().Name()
@@ -91,7 +108,6 @@ func (r *typeRegistry) ofGo(goes reflect.Type) (*eventType, error) {
 	} else if n, ok := reflect.New(deref(goes)).Interface().(named); ok {
 		name = n.EventType()
 	}
-	op := fmt.Sprintf("event type of Go type %v", goes)
 	if name == "" || deref(goes).PkgPath() == "" {
 		return nil, &InvalidError{op, "its name", goes.String(), "a named type of a package, or NewEvent.Type, or Register"}
 	}

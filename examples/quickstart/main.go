@@ -15,27 +15,26 @@ type CustomerDeleted struct{ Reason string }
 func main() {
 	ctx := context.Background()
 	eng, err := engine.Open(engine.Options{}) // in memory
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer eng.Close()
-
-	eng.On("CustomerCreated", func(ctx context.Context, ev engine.Event) error {
-		fmt.Printf("handler: welcome, %s\n", ev.Data.(CustomerCreated).FirstName)
-		return nil
+	check(err)
+	defer func() { check(eng.Close()) }()
+	_, err = eng.On("CustomerCreated", func(ctx context.Context, ev engine.Event) error {
+		_, err := fmt.Printf("handler: welcome, %s\n", ev.Data.(CustomerCreated).FirstName)
+		return err
 	})
-
-	eng.Append(ctx, "customer-1", engine.NoStream, engine.New(CustomerCreated{"John", "Smith"}))
+	check(err)
+	_, err = eng.Append(ctx, "customer-1", engine.NoStream, engine.New(CustomerCreated{"John", "Smith"}))
+	check(err)
 	res, err := eng.Append(ctx, "customer-1", engine.Exactly(1), engine.New(CustomerDeleted{"moved away"}))
+	check(err)
+	check(eng.Wait(ctx, res.Position)) // until the handler has seen it all
+	for ev, err := range eng.Read(ctx, "customer-1") {
+		check(err)
+		fmt.Printf("%s@%d %s %+v\n", ev.Stream, ev.Version, ev.Type, ev.Data)
+	}
+}
+
+func check(err error) {
 	if err != nil {
 		log.Fatal(err)
-	}
-	eng.Wait(ctx, res.Position) // until the handler has seen it all
-
-	for ev, err := range eng.Read(ctx, "customer-1") {
-		if err != nil {
-			log.Fatal(err)
-		}
-		fmt.Printf("%s %d: %s %+v\n", ev.Stream, ev.Version, ev.Type, ev.Data)
 	}
 }

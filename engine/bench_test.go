@@ -1,0 +1,338 @@
+package engine_test
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/weirstore/weir/engine"
+)
+
+// The benchmarks report, beside ns and allocations, the ratio to a baseline measured just
+// before in the same process: this is the figure to read, on any machine. See docs/bench.
+
+// payload is 16 bytes, put into an interface once: the engine keeps what it is given.
+type payload struct{ A, B int }
+
+var boxed any = payload{1, 2}
+
+// roundTrip is the price of a synchronous call of another goroutine: a request on a
+// buffered channel, and a reply on the caller's own.
+func roundTrip(n int) time.Duration {
+	type request struct{ done chan struct{} }
+	ch := make(chan *request, 64)
+	go func() {
+		for r := range ch {
+			r.done <- struct{}{}
+		}
+	}()
+	defer close(ch)
+	r := &request{make(chan struct{}, 1)}
+	began := time.Now()
+	for range n {
+		ch <- r
+		<-r.done
+	}
+	return time.Since(began)
+}
+
+// record has the size of what the engine stores for an event.
+type record [7]uint64
+
+// chunkedSlice is the price of storing an event at all: a record and its index entry, in
+// fresh memory.
+func chunkedSlice(n int) time.Duration {
+	var records []*[1024]record
+	var index []*[1024]uint64
+	began := time.Now()
+	for i := range n {
+		if i%1024 == 0 {
+			records = append(records, new([1024]record))
+			index = append(index, new([1024]uint64))
+		}
+		records[i/1024][i%1024] = record{uint64(i)}
+		index[i/1024][i%1024] = uint64(i)
+	}
+	took := time.Since(began)
+	runtime.KeepAlive(records)
+	runtime.KeepAlive(index)
+	return took
+}
+
+// report adds ns/event, and the ratio to a baseline of n operations.
+func report(b *testing.B, events int, baseline func(n int) time.Duration, unit string) {
+	b.Helper()
+	b.StopTimer()
+	perEvent := float64(b.Elapsed()) / float64(events)
+	b.ReportMetric(perEvent, "ns/event")
+	const n = 200_000
+	best := baseline(n)
+	for range 4 {
+		best = min(best, baseline(n))
+	}
+	b.ReportMetric(perEvent/(float64(best)/n), unit)
+}
+
+func open(b *testing.B, handlers int, opts ...engine.HandlerOption) *engine.Engine {
+	b.Helper()
+	e, err := engine.Open(engine.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for range handlers {
+		if _, err := e.On("payload", func(context.Context, engine.Event) error { return nil }, opts...); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.Cleanup(func() {
+		if err := e.Close(); err != nil {
+			b.Error(err)
+		}
+	})
+	return e
+}
+
+func wait(b *testing.B, e *engine.Engine) {
+	b.Helper()
+	if err := e.Wait(context.Background(), e.Head()); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// BenchmarkAppend: one producer, one event an append, delivered to the handlers.
+func BenchmarkAppend(b *testing.B) {
+	for _, handlers := range []int{0, 1, 8} {
+		b.Run(fmt.Sprintf("handlers=%d", handlers), func(b *testing.B) {
+			e := open(b, handlers)
+			ctx := context.Background()
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := e.Append(ctx, "s-1", engine.Any, engine.New(boxed)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			wait(b, e)
+			report(b, b.N, roundTrip, "x-roundtrip")
+		})
+	}
+}
+
+// BenchmarkProducers: 64 producers, one event an append.
+func BenchmarkProducers(b *testing.B) {
+	for _, streams := range []int{1, 10_000} {
+		b.Run(fmt.Sprintf("streams=%d", streams), func(b *testing.B) {
+			e := open(b, 1)
+			names := make([]string, streams)
+			for i := range names {
+				names[i] = fmt.Sprintf("s-%d", i)
+			}
+			ctx := context.Background()
+			b.SetParallelism(64 / runtime.GOMAXPROCS(0))
+			b.ReportAllocs()
+			var producer atomic.Int64
+			b.RunParallel(func(pb *testing.PB) {
+				for i := int(producer.Add(1)) * 7919; pb.Next(); i++ {
+					if _, err := e.Append(ctx, names[i%streams], engine.Any, engine.New(boxed)); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+			wait(b, e)
+			report(b, b.N, roundTrip, "x-roundtrip")
+		})
+	}
+}
+
+// BenchmarkAppend100: a hundred events an append.
+func BenchmarkAppend100(b *testing.B) {
+	e := open(b, 1)
+	events := make([]engine.NewEvent, 100)
+	for i := range events {
+		events[i] = engine.New(boxed)
+	}
+	ctx := context.Background()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := e.Append(ctx, "s-1", engine.Any, events...); err != nil {
+			b.Fatal(err)
+		}
+	}
+	wait(b, e)
+	report(b, b.N*len(events), chunkedSlice, "x-slice")
+}
+
+// BenchmarkFanOut: how long n handlers take for a log that grows by 100 events an append,
+// from the first append to the last call.
+func BenchmarkFanOut(b *testing.B) {
+	for _, handlers := range []int{1, 8, 64} {
+		b.Run(fmt.Sprintf("handlers=%d", handlers), func(b *testing.B) {
+			e := open(b, handlers)
+			events := make([]engine.NewEvent, 100)
+			for i := range events {
+				events[i] = engine.New(boxed)
+			}
+			ctx := context.Background()
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := e.Append(ctx, "s-1", engine.Any, events...); err != nil {
+					b.Fatal(err)
+				}
+			}
+			wait(b, e)
+			b.StopTimer()
+			perEvent := float64(b.Elapsed()) / float64(b.N*len(events))
+			b.ReportMetric(perEvent, "ns/event")
+			b.ReportMetric(perEvent/float64(handlers), "ns/call")
+			const n = 100_000
+			b.ReportMetric(perEvent/(float64(channelFanOut(n, handlers))/n), "x-channels")
+		})
+	}
+}
+
+// channelFanOut is the usual way: one buffered channel a handler, one send an event.
+func channelFanOut(n, handlers int) time.Duration {
+	var wg sync.WaitGroup
+	chans := make([]chan engine.Event, handlers)
+	for i := range chans {
+		chans[i] = make(chan engine.Event, 1024)
+		wg.Go(func() {
+			for range chans[i] {
+			}
+		})
+	}
+	began := time.Now()
+	for range n {
+		for _, ch := range chans {
+			ch <- engine.Event{}
+		}
+	}
+	for _, ch := range chans {
+		close(ch)
+	}
+	wg.Wait()
+	return time.Since(began)
+}
+
+// BenchmarkRead: a million events, in order.
+func BenchmarkRead(b *testing.B) {
+	const million = 1_000_000
+	e := open(b, 0)
+	ctx := context.Background()
+	events := make([]engine.NewEvent, 1000)
+	for i := range events {
+		events[i] = engine.New(boxed)
+	}
+	for i := range million / len(events) {
+		if _, err := e.Append(ctx, fmt.Sprintf("s-%d", i%10), engine.Any, events...); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.Run("all", func(b *testing.B) {
+		for b.Loop() {
+			n := 0
+			for _, err := range e.ReadAll(ctx) {
+				if err != nil {
+					b.Fatal(err)
+				}
+				n++
+			}
+			if n != million {
+				b.Fatal(n)
+			}
+		}
+		report(b, b.N*million, rangeSlice(million), "x-slice")
+	})
+	b.Run("stream", func(b *testing.B) {
+		for b.Loop() {
+			n := 0
+			for _, err := range e.Read(ctx, "s-3") {
+				if err != nil {
+					b.Fatal(err)
+				}
+				n++
+			}
+			if n != million/10 {
+				b.Fatal(n)
+			}
+		}
+		report(b, b.N*million/10, rangeSlice(million/10), "x-slice")
+	})
+}
+
+// rangeSlice is the price of looking at events that lie ready in a slice.
+func rangeSlice(size int) func(int) time.Duration {
+	slice := make([]engine.Event, size)
+	return func(n int) time.Duration {
+		var sum engine.Version
+		began := time.Now()
+		for i := 0; i < n; i += size {
+			for _, ev := range slice[:min(size, n-i)] {
+				sum += ev.Version
+			}
+		}
+		took := time.Since(began)
+		runtime.KeepAlive(sum)
+		return took
+	}
+}
+
+// BenchmarkIdleStreams: the memory of a million streams with one event each, once idle.
+func BenchmarkIdleStreams(b *testing.B) {
+	const million = 1_000_000
+	for b.Loop() {
+		e, err := engine.Open(engine.Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		before := heap()
+		var peak uint64
+		for i := range million {
+			if _, err := e.Append(context.Background(), fmt.Sprintf("stream-%07d", i), engine.NoStream, engine.New(boxed)); err != nil {
+				b.Fatal(err)
+			}
+			if i%100_000 == 0 {
+				var m runtime.MemStats
+				runtime.ReadMemStats(&m)
+				peak = max(peak, m.Sys)
+			}
+		}
+		for e.Stats().ActiveStreams > 0 {
+			time.Sleep(100 * time.Millisecond) // the passivator works by the clock
+		}
+		after := heap()
+		b.ReportMetric(float64(after-before)/million, "B/stream")
+		b.ReportMetric(float64(peak)/(1<<20), "peak-MiB")
+		b.ReportMetric(float64(e.Stats().Goroutines), "goroutines")
+		if err := e.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// heap returns the bytes in use after a collection, stacks included.
+func heap() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc + m.StackInuse
+}
+
+// BenchmarkClock: why the memory backend counts on with the monotonic clock.
+func BenchmarkClock(b *testing.B) {
+	b.Run("time.Now", func(b *testing.B) {
+		for b.Loop() {
+			_ = time.Now().UnixNano()
+		}
+	})
+	b.Run("time.Since", func(b *testing.B) {
+		base := time.Now()
+		for b.Loop() {
+			_ = int64(time.Since(base))
+		}
+	})
+}

@@ -1,0 +1,71 @@
+// Package engine is an in-process event store: it keeps streams of events, and calls
+// handlers with what was stored.
+//
+// An [Event] is one fact, with a type name, a payload, and three numbers that place it: the
+// [Version] in its stream, the [Position] in the whole store, and the time. A stream is the
+// events of one thing; it comes to be with its first event. A handler is a function that
+// gets stored events, in order, in a goroutine of its own.
+//
+//	eng, err := engine.Open(engine.Options{}) // in memory
+//	if err != nil { … }
+//	defer eng.Close()
+//
+//	type CustomerCreated struct{ FirstName, LastName string }
+//
+//	engine.Handle(eng, "greeter", func(ctx context.Context, ev engine.Of[CustomerCreated]) error {
+//		fmt.Println("welcome,", ev.Data.FirstName)
+//		return nil
+//	})
+//
+//	res, err := eng.Append(ctx, "customer-1", engine.NoStream, engine.New(CustomerCreated{"John", "Smith"}))
+//	err = eng.Wait(ctx, res.Position) // welcome, John
+//
+//	for ev, err := range eng.Read(ctx, "customer-1") {
+//		fmt.Println(ev.Version, ev.Type, ev.Data) // 1 CustomerCreated {John Smith}
+//	}
+//
+// # The way of an event
+//
+// Append passes the front door, where it waits if a handler is too far behind, and goes to
+// the stream's owner: the one goroutine at a time that may touch the stream's state. The
+// owner checks the expected version, gives versions, and commits to the [Backend], which gives
+// positions: that is the moment at which the event exists. Append returns; the dispatcher tells
+// each handler that the event concerns how far it may read, and the handler reads the log. No
+// event is copied into a queue: the log is the buffer, and a mailbox is a range of it.
+//
+// # Guarantees
+//
+//   - What Append acknowledged is stored, whole, and reaches every handler that is neither
+//     paused nor stopped before [Engine.Shutdown] returns nil.
+//   - Versions and positions have no gaps. Who has seen position P has seen all before it.
+//   - A handler sees the events of its types in position order, none missing and, unless it is
+//     stopped and resumed or registered anew, none twice; or is told how many it skipped ([Latest]).
+//     With [Keyed] the same holds for each key.
+//   - A handler may append, read, register and remove handlers, and begin the shutdown. It cannot
+//     deadlock the engine, whatever its mailbox size: an append with its context never waits
+//     for handlers. What would wait for itself returns [ErrInHandler].
+//   - Errors, panics, runtime.Goexit and slowness stay within the handler that has them.
+//   - Capacities are bounded, and each has its default in [Options] or beside the option.
+//
+// Delivery is at least once for named handlers and exactly once, while the engine lives, for
+// those of [Engine.On].
+//
+// # What happens when a handler is slow or fails
+//
+// When its mailbox is full: [Block] (the default), [CatchUp], [Latest] or [Fail]. When its
+// function fails: [Retry], and then [Park], [Skip] or [Stop]. [Engine.Stats] tells how each
+// handler is doing, derived from positions, and the log tells of slow calls, skipped events
+// and stops.
+//
+// # Limits
+//
+// Names are 1 to [MaxName] bytes of UTF-8 without control characters. An append has at most
+// Options.MaxEvents events and Options.MaxBytes bytes. A store has at most 65,536 event types.
+// Payloads are kept, not copied: whoever appends a pointer must not change what it points to.
+//
+// # Cost
+//
+// docs/bench holds measured figures and how to repeat them. In short: an append costs about
+// as much as asking another goroutine over a channel; a hundred events in one append cost
+// little more than storing them in a slice; an idle stream is under 400 bytes and no goroutine.
+package engine
