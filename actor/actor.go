@@ -7,6 +7,10 @@ import (
 	"sync/atomic"
 )
 
+// aloneTurns is how many turns of one message each show that nobody shares the actor, so
+// that it may be lent again. Going from one mode to the other and back costs some 2 µs.
+const aloneTurns = 32
+
 // Receiver is the state that an actor owns.
 type Receiver[M any] interface {
 	// Receive handles a batch of messages, in the order in which they were accepted.
@@ -22,8 +26,9 @@ type Receiver[M any] interface {
 //
 // Make it with [System.New], or embed it and call [System.Init]; it must not be copied.
 type Actor[M any] struct {
-	// active is the present activation; nil before the first message, and after the
-	// owner has gone. Set under sys.mu, cleared by the owner that goes.
+	// active is the present activation: nil before the first message and after the owner
+	// has gone, sys.lent while a sender is the owner. Written under sys.mu, but for the steps
+	// from nil to lent and back.
 	active atomic.Pointer[activation[M]]
 	sys    *System[M]
 	name   string
@@ -37,10 +42,17 @@ const yields = 4
 
 // Send gives m to the owner, which it starts if need be. It blocks while the
 // mailbox is full, until there is room or ctx is done; it does not wait for m to be
-// handled. After an error ([ErrStopped], or ctx's cause) m was not accepted.
+// handled, unless the actor is lent to it ([Config.Lend]). After an error ([ErrStopped], or
+// ctx's cause) m was not accepted.
 func (a *Actor[M]) Send(ctx context.Context, m M) error {
 	for {
 		act := a.active.Load()
+		if act == nil && a.sys.cfg.Lend {
+			if a.active.CompareAndSwap(nil, a.sys.lent) {
+				return a.borrow(m)
+			}
+			continue
+		}
 		if act != nil {
 			if err := act.box.Send(ctx, m); err != errRetired {
 				return err
@@ -87,7 +99,7 @@ type activation[M any] struct {
 	// watched says that the passivator has this activation in its wheel. Set by the
 	// owner, cleared by the passivator, which then looks at the gate once more.
 	watched atomic.Bool
-	turn    uint64 // guarded by sys.mu: the gate's turn bits when put in the wheel
+	used    atomic.Int64 // the tick in which the owner's last turn ended
 
 	gone   chan struct{} // guarded by sys.mu; made by end, closed when the owner has returned
 	exited bool          // guarded by sys.mu
@@ -118,9 +130,12 @@ func (act *activation[M]) runTurns() (again bool) {
 			again = true
 		}
 	}()
-	sys, box, last := act.actor.sys, act.box, 0
+	sys, box, last, alone := act.actor.sys, act.box, 0, 0
 	if cap(act.batch) == 0 {
 		act.batch = make([]M, 0, min(sys.cfg.Batch, 8)) // grown by the first turn that fills it
+	}
+	if !act.watched.Load() { // a turn that panicked took long
+		sys.watch(act)
 	}
 	for {
 		open := true
@@ -142,7 +157,14 @@ func (act *activation[M]) runTurns() (again bool) {
 			act.actor.recv.Receive(act.batch)
 		}
 		last = act.done()
+		if last > 1 {
+			alone = 0
+		} else {
+			alone++
+		}
 		switch {
+		case alone >= aloneTurns && sys.cfg.Lend && box.retire():
+			return false // nobody shares the actor: let senders be its owner
 		case sys.count.Load() > int64(sys.cfg.Linger) && box.retire():
 			return false // too many actors are active for this one to stay in case of more
 		case !act.watched.Load():
@@ -159,6 +181,7 @@ func (act *activation[M]) done() int {
 		act.batch = make([]M, 0, act.actor.sys.cfg.Batch)
 	}
 	act.batch = act.batch[:0]
+	act.used.Store(act.actor.sys.tick.Load())
 	act.box.Handled(n)
 	return n
 }

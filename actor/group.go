@@ -36,8 +36,9 @@ func NewGroup() *Group {
 }
 
 // Go runs fn in a new goroutine, called "kind name" in [Group.Running], and
-// reports whether it did: a closed group starts nothing. A panic in fn, or a
-// runtime.Goexit, ends that goroutine alone and is returned by Wait.
+// reports whether it did: a closed group starts nothing. A panic in fn ends that
+// goroutine alone and is returned by Wait. A runtime.Goexit ends it too, and Wait says
+// nothing of that: fn's own deferred calls are the place to deal with it.
 func (g *Group) Go(kind, name string, fn func()) bool {
 	me := &goroutine{kind, name}
 	g.mu.Lock()

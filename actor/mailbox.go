@@ -18,16 +18,12 @@ type Mailbox[M any] struct {
 	gate atomic.Uint64
 }
 
-// The gate word. The flags are the lowest bits and the turn counter the highest,
-// so that its overflow falls off the end.
+// The gate word: flags in the lowest bits, the count above them.
 const (
 	gateClosed  uint64 = 1 << 0 // nothing is accepted any more
 	gateFinal   uint64 = 1 << 1 // …for good: not merely given up while idle
 	gateDiscard uint64 = 1 << 2 // the owner drops what it has not begun
-
-	gateOne   uint64 = 1 << 3             // one message accepted and not yet handled
-	gateTurn  uint64 = 1 << 34            // one turn of the owner
-	gateCount        = gateTurn - gateOne // mask of the count: 2^31 messages
+	gateOne     uint64 = 1 << 3 // one message accepted and not yet handled
 )
 
 // NewMailbox returns an open mailbox for up to capacity waiting messages (at least 1).
@@ -53,7 +49,7 @@ func (b *Mailbox[M]) Send(ctx context.Context, m M) error {
 	case b.ch <- m:
 		return nil
 	case <-ctx.Done():
-		b.leave(1, 0)
+		b.leave(1)
 		return context.Cause(ctx)
 	}
 }
@@ -77,9 +73,9 @@ func (b *Mailbox[M]) enter() error {
 
 // leave counts n messages out. Who brings the count of a closed mailbox to zero
 // closes the channel: nobody else can be sending, and the owner is to be told.
-func (b *Mailbox[M]) leave(n int, turn uint64) {
-	g := b.gate.Add(turn - uint64(n)*gateOne)
-	if g&gateClosed != 0 && g&gateCount == 0 {
+func (b *Mailbox[M]) leave(n int) {
+	g := b.gate.Add(-uint64(n) * gateOne)
+	if g&gateClosed != 0 && g < gateOne {
 		close(b.ch)
 	}
 }
@@ -123,8 +119,12 @@ func (b *Mailbox[M]) more(buf []M) []M {
 	return buf
 }
 
-// Handled tells that the owner is done with n of the messages it received: a turn.
-func (b *Mailbox[M]) Handled(n int) { b.leave(n, gateTurn) }
+// Handled tells that the owner is done with n of the messages it received.
+func (b *Mailbox[M]) Handled(n int) {
+	if n > 0 { // or the count of a closed mailbox would reach zero twice
+		b.leave(n)
+	}
+}
 
 // Close accepts nothing more. What was accepted, blocked senders included, is
 // still received; then Receive returns false.
@@ -141,7 +141,7 @@ func (b *Mailbox[M]) finish(flags uint64) bool {
 		if !b.gate.CompareAndSwap(g, g|gateClosed|flags) {
 			continue
 		}
-		if g&gateClosed == 0 && g&gateCount == 0 {
+		if g&gateClosed == 0 && g < gateOne {
 			close(b.ch) // nobody can be sending, and the last leave is over
 		}
 		return true
@@ -153,7 +153,7 @@ func (b *Mailbox[M]) finish(flags uint64) bool {
 // last turn and will touch nothing more, so another goroutine may become the owner.
 func (b *Mailbox[M]) retire() bool {
 	g := b.gate.Load()
-	if g&(gateClosed|gateCount) != 0 || !b.gate.CompareAndSwap(g, g|gateClosed) {
+	if g != 0 || !b.gate.CompareAndSwap(0, gateClosed) {
 		return false
 	}
 	close(b.ch)
@@ -163,11 +163,11 @@ func (b *Mailbox[M]) retire() bool {
 // open reports whether the owner has, or may yet get, something to do.
 func (b *Mailbox[M]) open() bool {
 	g := b.gate.Load()
-	return g&gateClosed == 0 || g&gateCount != 0
+	return g&gateClosed == 0 || g >= gateOne
 }
 
 // Len returns how many messages were accepted and are not yet handled.
-func (b *Mailbox[M]) Len() int { return int(b.gate.Load() & gateCount / gateOne) }
+func (b *Mailbox[M]) Len() int { return int(b.gate.Load() / gateOne) }
 
 // Cap returns how many messages may wait without blocking their senders.
 func (b *Mailbox[M]) Cap() int { return cap(b.ch) }

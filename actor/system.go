@@ -26,6 +26,11 @@ type Config[M any] struct {
 	// are active, a goroutine ends as soon as its mailbox is empty. Default 16,384
 	// (about 60 MB).
 	Linger int
+	// Lend lets the goroutine that sends to a passive actor be its owner for that one
+	// message: Send then runs Receive itself, for a fifth of the price of asking another
+	// goroutine. When a second sender comes meanwhile, its message goes to the mailbox, and
+	// an owner goroutine takes over. Set it if Receive is prompt, for it delays its sender.
+	Lend bool
 	// Discard is called, in an owner goroutine, with each message that was accepted
 	// and not handled: the error is [ErrStopped] after Stop, or a [*PanicError] when
 	// the Receive that had it panicked. Whoever waits for an answer is told here.
@@ -39,24 +44,32 @@ type System[M any] struct {
 	cfg   Config[M]
 	count atomic.Int64 // activations alive
 
+	// lent stands in Actor.active while a sender owns the actor. Its mailbox is closed.
+	lent    *activation[M]
+	lending atomic.Int64 // senders that own an actor
+	refused atomic.Bool  // stopping is not zero: lend nothing more
+	turns   sync.Pool    // of *[1]M
+
+	tick atomic.Int64 // the wheel's clock, in ticks; written by the passivator under mu
+
 	mu       sync.Mutex // pure memory work, and the start of goroutines
 	alive    map[*activation[M]]struct{}
-	stopping uint64        // gate flags for all; 0 while running
-	ended    chan struct{} // closed when stopping and the last owner has returned
-	wheel    [slots][]*activation[M]
-	now      int // the wheel's present slot
-	watching int // activations in the wheel
+	stopping uint64                  // gate flags for all; 0 while running
+	ended    chan struct{}           // closed when stopping and nobody owns an actor any more
+	over     bool                    // ended is closed
+	wheel    [slots][]*activation[M] // by the tick at which to look, modulo slots
+	watching int                     // activations in the wheel
 
 	passivator *Signal // wakes the passivator goroutine: something to watch, or the end
 	quit       chan struct{}
 }
 
-// The wheel turns once in slots×tick. An activation is put idleTicks ahead, looked
-// at when its slot comes up, and put ahead again if it was used since: one look per
-// idle period whatever the traffic, and no timer an actor.
+// A tick is Idle/idleTicks. An activation is looked at when the ticks of Idle, and the
+// one that had begun already, have passed since it was last used, and put ahead again if
+// it was used meanwhile: one look per idle period whatever the traffic, and no timer an actor.
 const (
-	slots     = 8
 	idleTicks = 4
+	slots     = 8 // more than an activation is ever put ahead
 )
 
 // NewSystem returns a system without actors. It panics if Group or Discard is missing.
@@ -74,7 +87,10 @@ func NewSystem[M any](cfg Config[M]) *System[M] {
 		ended:      make(chan struct{}),
 		passivator: NewSignal(),
 		quit:       make(chan struct{}),
+		lent:       &activation[M]{box: NewMailbox[M](1)},
 	}
+	s.lent.box.retire()
+	s.turns.New = func() any { return new([1]M) }
 	cfg.Group.Go(cfg.Kind+" passivator", "", s.runPassivator)
 	return s
 }
@@ -115,37 +131,62 @@ func (s *System[M]) endAll(flags uint64) <-chan struct{} {
 	defer s.mu.Unlock()
 	first := s.stopping == 0
 	s.stopping |= flags
+	s.refused.Store(true)
 	for act := range s.alive {
 		act.box.finish(flags)
 	}
 	if first {
 		close(s.quit)
-		if len(s.alive) == 0 {
-			close(s.ended)
-		}
+		s.endedLocked()
 	}
 	return s.ended
 }
 
-// activate gives a an owner goroutine in place of old, unless somebody was faster.
+// endedLocked closes ended once nobody owns an actor any more.
+func (s *System[M]) endedLocked() {
+	if s.stopping != 0 && !s.over && len(s.alive) == 0 && s.lending.Load() == 0 {
+		s.over = true
+		close(s.ended)
+	}
+}
+
+// activate gives a an activation in place of old, unless somebody was faster. If a sender
+// owns the actor, the goroutine is started when that gives it back.
 func (s *System[M]) activate(a *Actor[M], old *activation[M]) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if now := a.active.Load(); now != old && now != nil {
+	now := a.active.Load()
+	if now != old && now != nil {
+		s.mu.Unlock()
 		return nil
 	}
 	if s.stopping != 0 {
+		s.mu.Unlock()
 		return ErrStopped
 	}
 	act := &activation[M]{box: NewMailbox[M](s.cfg.Mailbox), actor: a}
-	if !s.cfg.Group.Go(s.cfg.Kind, a.name, act.run) {
-		return ErrStopped
+	act.used.Store(s.tick.Load())
+	act.watched.Store(true) // or its owner would put it into the wheel once more
+	if !a.active.CompareAndSwap(now, act) {
+		s.mu.Unlock()
+		return nil // lent, or given back
 	}
 	s.alive[act] = struct{}{}
 	s.count.Add(1)
-	s.watchLocked(act)
-	a.active.Store(act)
+	s.watchLocked(act, s.tick.Load()+idleTicks+1)
+	s.mu.Unlock()
+	if now != s.lent {
+		s.launch(act)
+	}
 	return nil
+}
+
+// launch starts the owner goroutine of an activation.
+func (s *System[M]) launch(act *activation[M]) {
+	if !s.cfg.Group.Go(s.cfg.Kind, act.actor.name, act.run) {
+		// The group is closed, which its owner should not do before the system is stopped.
+		act.box.finish(gateFinal | gateDiscard)
+		act.run()
+	}
 }
 
 // restart gives act a new goroutine after Goexit took the one it had.
@@ -158,36 +199,46 @@ func (s *System[M]) restart(act *activation[M]) {
 
 // exit is the last thing that an owner goroutine does.
 func (s *System[M]) exit(act *activation[M]) {
-	act.actor.active.CompareAndSwap(act, nil) // unless it has a successor
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if act.box.gate.Load()&gateFinal == 0 { // or it stays, to refuse whoever sends
+		act.actor.active.CompareAndSwap(act, nil) // unless it has a successor
+	}
 	delete(s.alive, act)
 	s.count.Add(-1)
 	act.exited = true
 	if act.gone != nil {
 		close(act.gone)
 	}
-	if s.stopping != 0 && len(s.alive) == 0 {
-		close(s.ended)
-	}
+	s.endedLocked()
 }
 
 // end ends one actor for good.
 func (s *System[M]) end(a *Actor[M], flags uint64) <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	act := a.active.Load()
-	if act == nil || !act.box.finish(flags) {
-		// Passive, or being given up. No successor can come: they are made under mu.
-		tomb := &activation[M]{box: NewMailbox[M](1), actor: a, exited: act == nil || act.exited}
+	for {
+		act := a.active.Load()
+		if act != nil && act.box.finish(flags) {
+			return act.goneLocked()
+		}
+		// Passive, being given up, or owned by a sender. A tomb refuses whoever comes.
+		tomb := &activation[M]{box: NewMailbox[M](1), actor: a}
 		tomb.box.finish(gateFinal)
-		if act != nil && !act.exited {
+		if !a.active.CompareAndSwap(act, tomb) {
+			continue // lent, or given back
+		}
+		switch {
+		case act == s.lent: // the sender starts the tomb's goroutine, which ends at once
+			s.alive[tomb] = struct{}{}
+			s.count.Add(1)
+		case act == nil || act.exited:
+			tomb.exited = true
+		default:
 			tomb.gone = act.goneLocked()
 		}
-		a.active.Store(tomb)
-		act = tomb
+		return tomb.goneLocked()
 	}
-	return act.goneLocked()
 }
 
 func (act *activation[M]) goneLocked() chan struct{} {
@@ -203,15 +254,14 @@ func (act *activation[M]) goneLocked() chan struct{} {
 // watch puts an activation (back) into the wheel. Called by its owner.
 func (s *System[M]) watch(act *activation[M]) {
 	s.mu.Lock()
-	s.watchLocked(act)
+	s.watchLocked(act, act.used.Load()+idleTicks+1)
 	s.mu.Unlock()
 }
 
-func (s *System[M]) watchLocked(act *activation[M]) {
+func (s *System[M]) watchLocked(act *activation[M], due int64) {
 	act.watched.Store(true)
-	act.turn = act.box.gate.Load() / gateTurn
-	slot := (s.now + idleTicks) % slots
-	s.wheel[slot] = append(s.wheel[slot], act)
+	slot := &s.wheel[max(due, s.tick.Load()+1)%slots]
+	*slot = append(*slot, act)
 	if s.watching++; s.watching == 1 {
 		s.passivator.Wake()
 	}
@@ -247,22 +297,22 @@ func (s *System[M]) runPassivator() {
 	}
 }
 
-// turnWheel moves the wheel on by one slot and retires who was idle since it was
-// put there.
+// turnWheel moves the wheel on by one tick and retires who is due and was not used since
+// it was put there.
 func (s *System[M]) turnWheel() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.now = (s.now + 1) % slots
-	due := s.wheel[s.now]
-	s.wheel[s.now] = nil
+	now := s.tick.Add(1)
+	slot := &s.wheel[now%slots]
+	due := *slot
+	*slot = nil
 	s.watching -= len(due)
 	for _, act := range due {
-		g := act.box.gate.Load()
-		if g&gateClosed != 0 {
+		if act.box.gate.Load()&gateClosed != 0 {
 			continue
 		}
-		if g/gateTurn != act.turn {
-			s.watchLocked(act) // used since
+		if at := act.used.Load() + idleTicks + 1; at > now {
+			s.watchLocked(act, at) // used since
 			continue
 		}
 		// A busy owner is not looked at again until it is about to park. The flag is
@@ -275,6 +325,11 @@ func (s *System[M]) turnWheel() {
 
 // Wait blocks until every owner has returned after Drain or Stop, or ctx is done.
 func (s *System[M]) Wait(ctx context.Context) error {
+	select {
+	case <-s.ended: // no matter whether ctx is done too
+		return nil
+	default:
+	}
 	select {
 	case <-s.ended:
 		return nil
