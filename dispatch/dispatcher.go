@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -31,6 +32,11 @@ type Options struct {
 // roundSize is how many events the dispatcher looks at before it tells handlers: it
 // bounds how long the first of them waits, and 1 KiB of kinds stay in the L1 cache.
 const roundSize = 256
+
+// yields is how often the dispatcher lets other goroutines run before it parks: while
+// producers are busy it then finds several appends in one round, and they need not wake it.
+// Measured with BenchmarkAppend: 1.2 times the rate with one handler, 1.6 times with eight.
+const yields = 4
 
 // Dispatcher is one goroutine that reads what is new in a log and offers it to the
 // handlers that it concerns.
@@ -141,6 +147,7 @@ func (d *Dispatcher[E]) InsideGoroutine() bool { return d.seats.here() != nil }
 func (d *Dispatcher[E]) run() {
 	defer close(d.ended)
 	backoff := time.Millisecond
+	idle := 0 // rounds without an event since the last that had one
 	for {
 		if d.poked.Load() {
 			d.poked.Store(false)
@@ -159,6 +166,11 @@ func (d *Dispatcher[E]) run() {
 		}
 		backoff = time.Millisecond
 		if n > 0 {
+			idle = 0
+			continue
+		}
+		if idle++; idle <= yields {
+			runtime.Gosched()
 			continue
 		}
 		d.sig.Arm()
@@ -167,6 +179,7 @@ func (d *Dispatcher[E]) run() {
 			continue
 		}
 		d.sig.Wait()
+		idle = 0
 	}
 }
 
@@ -338,32 +351,38 @@ func (d *Dispatcher[E]) Add(cfg Config[E], start uint64) (*Handler[E], error) {
 		return nil, fmt.Errorf("dispatch: handler %q: start position %d is beyond the log's head %d", cfg.Name, start, head)
 	}
 	h := newHandler(d, cfg, start)
-	d.mu.Lock()
+	err := d.register(h)
 	switch {
-	case d.closed:
-		d.mu.Unlock()
-		return nil, ErrClosed
-	case d.handlers[cfg.Name] != nil:
-		d.mu.Unlock()
-		return nil, ErrExists
-	}
-	d.handlers[cfg.Name] = h
-	d.mu.Unlock()
-	var err error
-	switch {
-	case !d.do(func() { err = d.attach(h) }):
+	case err != nil:
+	case !d.do(func() {
+		if err = d.attach(h); err == nil {
+			d.afterRound() // the door knows of h before Add returns
+		}
+	}):
 		err = ErrClosed
 	case err == nil && !h.start():
 		d.do(func() { d.detach(h) })
 		err = ErrClosed
 	}
 	if err != nil {
-		h.cancel(err)
-		d.watch.remove(&h.main.pulse)
-		d.forget(h)
+		h.setWant(wantEnd, nil) // somebody may have found it by its name
+		h.exit()
 		return nil, err
 	}
 	return h, nil
+}
+
+func (d *Dispatcher[E]) register(h *Handler[E]) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.closed:
+		return ErrClosed
+	case d.handlers[h.cfg.Name] != nil:
+		return ErrExists
+	}
+	d.handlers[h.cfg.Name] = h
+	return nil
 }
 
 // Handler returns the handler of that name.
@@ -435,8 +454,10 @@ func (d *Dispatcher[E]) detach(h *Handler[E]) {
 	for _, k := range h.cfg.Kinds.Kinds() {
 		d.byKind[k] = slices.DeleteFunc(d.byKind[k], is)
 	}
-	if h.mail.empty() {
-		h.setDone(max(h.done(), d.done.Load())) // nothing up to here concerns it
+	from, empty := h.mail.start()
+	if empty {
+		from = d.done.Load()
 	}
+	h.setDone(max(h.done(), from)) // nothing up to here concerns it
 	h.attached.Store(false)
 }

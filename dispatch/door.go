@@ -19,7 +19,7 @@ type door struct {
 	mu       sync.Mutex    // pure memory work
 	opened   chan struct{} // closed and replaced when the door opens
 	closing  chan struct{} // closed when producers are to be refused
-	isClosed bool
+	isClosed atomic.Bool   // set under mu
 }
 
 func newDoor() *door {
@@ -74,6 +74,10 @@ func (d *Dispatcher[E]) waitAtDoor(ctx context.Context) error {
 // setLimit is called by the dispatcher's goroutine.
 func (r *door) setLimit(limit, head uint64) {
 	r.limit.Store(limit)
+	if r.isClosed.Load() { // maybe since limit was computed
+		r.limit.Store(0)
+		return
+	}
 	if head < limit && r.waiting.Load() > 0 {
 		r.mu.Lock()
 		close(r.opened)
@@ -86,8 +90,9 @@ func (r *door) setLimit(limit, head uint64) {
 func (r *door) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.isClosed {
-		r.isClosed = true
+	if !r.isClosed.Load() {
+		r.isClosed.Store(true)
+		r.limit.Store(0) // after isClosed, see setLimit
 		close(r.closing)
 	}
 }

@@ -34,7 +34,7 @@ type StoppedError struct {
 }
 
 func (e *StoppedError) Error() string {
-	return fmt.Sprintf("dispatch: handler %q stopped at position %d: %v", e.Handler, e.Position, e.Err)
+	return fmt.Sprintf("handler %q stopped at position %d: %v", e.Handler, e.Position, e.Err)
 }
 
 func (e *StoppedError) Unwrap() error { return e.Err }

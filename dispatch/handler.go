@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"fmt"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -168,8 +169,9 @@ const (
 func (h *Handler[E]) next() action {
 	want := h.want.Load()
 	quiet := h.keyed == nil || h.keyed.quiet()
+	torn := h.keyed != nil && h.keyed.isTorn()
 	switch {
-	case want != wantRun && h.running:
+	case (want != wantRun || torn) && h.running:
 		if quiet {
 			return leave
 		}
@@ -287,6 +289,7 @@ func (h *Handler[E]) setWant(want int32, err error) bool {
 	h.changedLocked()
 	h.mu.Unlock()
 	h.mail.sig.Wake()
+	h.d.poke() // at once, although its present call may last: it blocks nobody any more
 	return true
 }
 
@@ -342,7 +345,11 @@ func (h *Handler[E]) readLog(after, to uint64, dst []E) (n int, upTo uint64, err
 			n, upTo, err = 0, after, &actor.PanicError{Where: h.where() + ": read the log", Value: v, Stack: debug.Stack()}
 		}
 	}()
-	return h.d.log.Read(h.ctx, after, to, h.cfg.Kinds, dst)
+	n, upTo, err = h.d.log.Read(h.ctx, after, to, h.cfg.Kinds, dst)
+	if err == nil && upTo <= after {
+		err = fmt.Errorf("dispatch: log read up to %d after %d: it does not advance", upTo, after)
+	}
+	return n, upTo, err
 }
 
 // finish ends a turn, or as much of it as was handled before an interruption.
@@ -359,10 +366,10 @@ func (h *Handler[E]) finish() {
 			break
 		}
 	}
-	h.setDone(upTo) // before the mailbox may show empty
-	h.mail.handled(upTo, uint64(counted))
+	h.mail.handled(upTo, uint64(counted)) // before the position says so: who has waited for it sees no lag
+	h.setDone(upTo)
 	h.turn.active = false
-	h.counters.handled.Add(uint64(i))
+	h.counters.handled.Add(uint64(i - h.main.givenUp))
 	clear(h.buf[:h.turn.n]) // let go of payloads
 	h.madeProgress()
 }
@@ -397,13 +404,17 @@ func (h *Handler[E]) setDone(pos uint64) {
 }
 
 // Position returns the position up to which everything that concerns the handler is
-// handled: if nothing is before it, that of the dispatcher.
+// handled: if nothing is before it, that of the dispatcher. It never goes down.
 func (h *Handler[E]) Position() uint64 {
 	told := h.d.done.Load() // first: whatever the mailbox then lacks was handled
-	if h.attached.Load() && h.mail.empty() {
-		return max(told, h.done())
+	if !h.attached.Load() {
+		return h.done()
 	}
-	return h.done()
+	from, empty := h.mail.start()
+	if empty {
+		from = told
+	}
+	return max(from, h.done())
 }
 
 // jump makes a Latest handler with a full mailbox skip to the newest event offered,
@@ -423,6 +434,9 @@ func (h *Handler[E]) jump() {
 		n, from = n+uint64(got), upTo
 	}
 	clear(h.buf)
+	if h.keyed != nil {
+		n -= h.keyed.handledUpTo(last - 1)
+	}
 	h.counters.lagged.Add(n)
 	h.setDone(last - 1)
 	h.mail.skip(last, offered)

@@ -3,6 +3,7 @@ package dispatch
 import (
 	"fmt"
 	"hash/maphash"
+	"maps"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -27,6 +28,7 @@ type keyed[E any] struct {
 	head  uint64              // the next slot to give out, counted from the beginning
 	tail  uint64              // the oldest that is not handled
 	out   int                 // slots that a worker has
+	torn  bool                // a slot came back unhandled: nothing is handled until all was taken back
 	fed   uint64              // position up to which the main goroutine has given out
 	again map[uint64]struct{} // positions above low that were handled before an interruption
 }
@@ -61,8 +63,7 @@ func newKeyed[E any](h *Handler[E]) *keyed[E] {
 func (k *keyed[E]) start() bool {
 	for i, w := range k.workers {
 		if !k.h.d.opts.Group.Go("worker", fmt.Sprintf("%s/%d", k.h.cfg.Name, i), func() { k.runWorker(w) }) {
-			k.end()
-			return false
+			return false // exit lets those return that were started
 		}
 	}
 	return true
@@ -83,11 +84,23 @@ func (k *keyed[E]) quiet() bool {
 	return k.out == 0
 }
 
+// isTorn reports whether an event came back unhandled. Later ones of its key must then
+// not be handled before it, even if the handler was resumed meanwhile: the main goroutine
+// takes everything back and joins anew.
+func (k *keyed[E]) isTorn() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.torn
+}
+
 // canFeed reports whether there is something to give out, and room for it.
 func (k *keyed[E]) canFeed() bool {
 	_, to := k.h.mail.next()
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.torn {
+		return false
+	}
 	if k.overflows() {
 		return k.out == 0 // the jump waits until all that was given out is handled
 	}
@@ -102,6 +115,9 @@ func (k *keyed[E]) overflows() bool {
 func (k *keyed[E]) feed() {
 	h := k.h
 	if k.overflows() {
+		if !k.quiet() {
+			return // it did not overflow yet when canFeed looked
+		}
 		h.jump()
 		k.join()
 	}
@@ -182,7 +198,7 @@ func (k *keyed[E]) runWorker(w *keyedWorker[E]) {
 		}
 	}()
 	if w.dead {
-		k.finish(w.slot, w.deliver())
+		k.deliver(w, w.slot)
 	}
 	for s := range w.in {
 		w.slot = s
@@ -193,7 +209,7 @@ func (k *keyed[E]) runWorker(w *keyedWorker[E]) {
 
 func (k *keyed[E]) handle(w *keyedWorker[E], s *slot[E]) {
 	h := k.h
-	if h.want.Load() != wantRun {
+	if h.want.Load() != wantRun || k.isTorn() {
 		k.finish(s, false)
 		return
 	}
@@ -206,9 +222,15 @@ func (k *keyed[E]) handle(w *keyedWorker[E], s *slot[E]) {
 	}
 	w.key = s.key
 	w.load(s.ev[:])
+	k.deliver(w, s)
+}
+
+// deliver calls the function with the event that is loaded, and takes the slot back.
+func (k *keyed[E]) deliver(w *keyedWorker[E], s *slot[E]) {
 	ok := w.deliver()
 	w.at.Store(0) // the context of the event is no longer live
 	w.attempt.Store(0)
+	k.h.counters.handled.Add(uint64(w.i - w.givenUp))
 	k.finish(s, ok)
 }
 
@@ -217,13 +239,11 @@ func (k *keyed[E]) finish(s *slot[E], handled bool) {
 	h := k.h
 	k.mu.Lock()
 	s.handled = handled
+	k.torn = k.torn || !handled
 	k.out--
 	wake := k.out == 0 || k.head-k.tail == uint64(len(k.ring))
 	k.advanceLocked()
 	k.mu.Unlock()
-	if handled {
-		h.counters.handled.Add(1)
-	}
 	h.madeProgress()
 	if wake {
 		h.mail.sig.Wake()
@@ -257,7 +277,20 @@ func (k *keyed[E]) advanceLocked() {
 func (k *keyed[E]) join() {
 	k.mu.Lock()
 	k.fed = k.low.Load()
+	maps.DeleteFunc(k.again, func(pos uint64, _ struct{}) bool { return pos <= k.fed }) // jumped over
 	k.mu.Unlock()
+}
+
+// handledUpTo returns how many events above low and up to pos were handled already.
+func (k *keyed[E]) handledUpTo(pos uint64) (n uint64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for p := range k.again {
+		if p <= pos {
+			n++
+		}
+	}
+	return n
 }
 
 // leave takes back what was given out and not handled, once all workers are quiet. What
@@ -273,4 +306,5 @@ func (k *keyed[E]) leave() {
 		*s = slot[E]{}
 	}
 	k.fed = k.low.Load()
+	k.torn = false
 }

@@ -30,8 +30,9 @@ type mailbox struct {
 
 // fill returns how many events were offered and are not handled yet.
 func (m *mailbox) fill() uint64 {
-	taken := m.taken.Load() // first: offered is never behind it
-	return m.offered.Load() - taken
+	taken := m.taken.Load() // first: offered is never behind it …
+	offered := m.offered.Load()
+	return offered - min(taken, offered) // … but after a reset in between
 }
 
 // reset starts a new membership: history (from, join] to read, nothing offered.
@@ -95,11 +96,17 @@ func (m *mailbox) joined() uint64 {
 	return m.join
 }
 
-// empty reports whether nothing is left to read.
-func (m *mailbox) empty() bool {
+// start returns the position that the range follows, and whether the range is empty.
+func (m *mailbox) start() (from uint64, empty bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.from >= m.to
+	return m.from, m.from >= m.to
+}
+
+// empty reports whether nothing is left to read.
+func (m *mailbox) empty() bool {
+	_, empty := m.start()
+	return empty
 }
 
 // history returns how many positions of what was in the log when the handler joined

@@ -179,6 +179,7 @@ func (h *Handler[E]) runTask() {
 	fn := h.queue[0]
 	h.queue = h.queue[1:]
 	h.mu.Unlock()
-	h.tasks.Add(-1)
 	fn()
+	h.tasks.Add(-1)
+	h.d.tellQuiescer()
 }

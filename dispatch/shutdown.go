@@ -20,7 +20,7 @@ func (d *Dispatcher[E]) Quiesce(ctx context.Context, settled func() bool) error 
 	d.quiescing.Store(true)
 	defer d.quiescing.Store(false)
 	for {
-		if settled() && d.quiet() {
+		if d.quiet(settled) {
 			return nil
 		}
 		select {
@@ -31,10 +31,11 @@ func (d *Dispatcher[E]) Quiesce(ctx context.Context, settled func() bool) error 
 	}
 }
 
-// quiet reports whether no live handler has anything before it. The head is read
-// before and after: everything up to it was offered before the handlers are looked at,
-// and nothing came while they were, so an empty mailbox stays empty.
-func (d *Dispatcher[E]) quiet() bool {
+// quiet reports whether no live handler has anything before it, and settled agrees. The
+// head is read before and after: everything up to it was offered before the handlers are
+// looked at, and nothing came while they were, so an empty mailbox stays empty. Settled is
+// called when no handler is in a call, for a call may leave something in flight behind.
+func (d *Dispatcher[E]) quiet(settled func() bool) bool {
 	head := d.log.Head()
 	if d.done.Load() < head {
 		return false
@@ -47,11 +48,11 @@ func (d *Dispatcher[E]) quiet() bool {
 			}
 			continue
 		}
-		if !attached || !h.mail.empty() {
+		if !attached || !h.mail.empty() || h.tasks.Load() > 0 {
 			return false
 		}
 	}
-	return d.log.Head() == head
+	return settled() && d.log.Head() == head
 }
 
 // Recheck makes a running Quiesce look again.

@@ -97,9 +97,12 @@ func (h *Handler[E]) Stats() Stats {
 		if n, _, err := h.readLog(s.Position, max(h.d.done.Load(), s.Position+1), ev[:]); err == nil && n == 1 {
 			oldest = h.d.log.Time(&ev[0]).UnixNano()
 			s.LagTime = max(0, time.Duration(now()-oldest))
+		} else if err == nil {
+			s.Lag, s.Fill = 0, 0 // handled since they were counted
 		}
 	}
-	stalled := time.Duration(now()-max(oldest, c.progressAt.Load())) >= h.d.opts.StallAfter
+	progress := max(oldest, c.progressAt.Load(), h.main.pulse.moved.Load())
+	stalled := time.Duration(now()-progress) >= h.d.opts.StallAfter
 	switch want := h.want.Load(); {
 	case want >= wantStop:
 		s.State = Stopped

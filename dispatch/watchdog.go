@@ -30,9 +30,10 @@ type pulse struct {
 	at      *atomic.Uint64 // the position being handled
 	slow    *atomic.Uint64 // calls that were too slow
 	turns   atomic.Uint64  // odd while in a turn
-	// reported is set with the report; the worker clears it when the call returns, and
-	// wakes the watchdog, which may have gone to sleep over it.
+	// reported is set with the report; the worker clears it with the next call, and wakes the
+	// watchdog, which may have gone to sleep over it.
 	reported atomic.Bool
+	moved    atomic.Int64 // Unix ns of the last look that found another position in the same turn
 
 	// owner: the watchdog's goroutine
 	lastTurn, lastAt uint64
@@ -116,6 +117,9 @@ func (d *watchdog) look() (again bool) {
 			p.looks = 0
 			continue
 		case p.looks == 0 || turn != p.lastTurn || at != p.lastAt:
+			if p.looks > 0 && turn == p.lastTurn {
+				p.moved.Store(now())
+			}
 			p.lastTurn, p.lastAt, p.looks = turn, at, 1
 		case p.looks < 3:
 			p.looks++
@@ -128,6 +132,9 @@ func (d *watchdog) look() (again bool) {
 	d.mu.Unlock()
 	for _, p := range slow { // without the lock: the logger is somebody else's code
 		p.reported.Store(true)
+		// The call may have returned meanwhile: then the worker has stored its next position
+		// after it saw reported, or it is seen here.
+		again = again || p.at.Load() != p.lastAt || p.turns.Load() != p.lastTurn
 		p.slow.Add(1)
 		d.log.Warn("weir: handler call is slow", "handler", p.handler, "position", p.lastAt, "longer_than", 2*d.every)
 	}

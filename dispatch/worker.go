@@ -18,6 +18,7 @@ type worker[E any] struct {
 	// owner: the worker's goroutine, or its successor after Goexit
 	evs      []E        // what is being handled
 	i        int        // index of the event being handled
+	givenUp  int        // how many of those before it were skipped or parked
 	key      string     // its key; keyed workers only
 	contexts []Delivery // unused ones; made 64 at a time, because each event needs its own
 	calling  bool       // in the user's function
@@ -36,7 +37,7 @@ func newWorker[E any](h *Handler[E], name string) *worker[E] {
 }
 
 // load gives the worker events to deliver.
-func (w *worker[E]) load(evs []E) { w.evs, w.i = evs, 0 }
+func (w *worker[E]) load(evs []E) { w.evs, w.i, w.givenUp = evs, 0, 0 }
 
 // died tells the worker that its goroutine was lost, and reports whether that happened
 // in a call of the handler's function: then deliver goes on with its failure.
@@ -86,7 +87,11 @@ func (w *worker[E]) run() (err error) {
 		}
 		ev := &w.evs[w.i]
 		pos := h.d.log.Position(ev)
-		w.at.Store(pos) // and thereby: everything before pos is handled
+		w.at.Store(pos)              // and thereby: everything before pos is handled
+		if w.pulse.reported.Load() { // an earlier call; after at, see watchdog.look
+			w.pulse.reported.Store(false)
+			h.d.watch.kick()
+		}
 		if h.waiting.Load() > 0 {
 			h.tellWaiters()
 		}
@@ -97,10 +102,6 @@ func (w *worker[E]) run() (err error) {
 		w.calling = false
 		if w.attempt.Load() != 0 {
 			w.attempt.Store(0)
-		}
-		if w.pulse.reported.Load() {
-			w.pulse.reported.Store(false)
-			h.d.watch.kick()
 		}
 	}
 	return nil
@@ -142,10 +143,12 @@ func (w *worker[E]) failed(err error) bool {
 		}
 		log.Error("weir: handler failed, event parked")
 	case Stop:
+		w.attempt.Store(0) // before it may be resumed
 		h.halt(err)
 		return false
 	}
 	w.attempt.Store(0)
+	w.givenUp++
 	w.i++
 	return true
 }
@@ -157,8 +160,8 @@ func (w *worker[E]) backoff(n int) bool {
 	interrupted := h.interrupted
 	h.mu.Unlock()
 	pause := h.cfg.Retry.MaxBackoff
-	if shift := n - 1; shift < 32 && h.cfg.Retry.Backoff<<shift > 0 {
-		pause = min(pause, h.cfg.Retry.Backoff<<shift)
+	if first := h.cfg.Retry.Backoff; first <= pause>>(n-1) { // compared so, it cannot overflow
+		pause = first << (n - 1)
 	}
 	pause -= rand.N(pause/2 + 1)
 	w.pulse.end() // waiting is not a slow call
@@ -188,6 +191,9 @@ func (w *worker[E]) lagged(n, next uint64) {
 	w.pulse.begin(h.d.watch)
 	defer w.pulse.end()
 	w.at.Store(next)
+	if h.keyed != nil {
+		defer w.at.Store(0) // the position is kept elsewhere, and the context no longer live
+	}
 	h.cfg.Lagged(w.context(next), n)
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 
 	"github.com/weirstore/weir/actor"
 	"github.com/weirstore/weir/dispatch"
@@ -93,7 +92,7 @@ func (e *Engine) prepare(ctx context.Context, r *request, stream string, expecte
 		return err
 	}
 	bad := func(what string, value any, rule string) error {
-		return invalid("append "+strconv.Quote(stream), what, value, rule)
+		return invalid("append "+quote(stream), what, value, rule)
 	}
 	switch {
 	case !expected.valid():
@@ -117,18 +116,18 @@ func (e *Engine) prepare(ctx context.Context, r *request, stream string, expecte
 		if ev.Data == nil {
 			return bad(fmt.Sprintf("payload of event %d", i+1), nil, "a value")
 		}
-		t, err := e.types.ofEvent("append", ev)
+		t, err := e.types.ofEvent(ev)
 		if err != nil {
-			return err
+			return ofEvent(stream, i, err)
 		}
 		if ev.ID != "" {
-			if err := checkName("append", "event ID", ev.ID); err != nil {
-				return err
+			if err := checkName("", "ID", ev.ID); err != nil {
+				return ofEvent(stream, i, err)
 			}
 			r.ids = append(r.ids, ev.ID)
 		}
 		if size += ev.size(); size > e.opts.MaxBytes {
-			return bad("size of the events", fmt.Sprintf("%d bytes or more", size), fmt.Sprintf("at most %d bytes", e.opts.MaxBytes))
+			return bad(fmt.Sprintf("size in bytes up to event %d", i+1), size, fmt.Sprintf("at most %d", e.opts.MaxBytes))
 		}
 		rec := Record{Type: t.name, TypeID: t.id, ID: ev.ID, Data: ev.Data, Meta: ev.Meta}
 		if rec.Meta.CorrelationID == "" {
@@ -144,6 +143,14 @@ func (e *Engine) prepare(ctx context.Context, r *request, stream string, expecte
 	}
 	r.expected = expected
 	return nil
+}
+
+// ofEvent says of an error with an event of an append which one it is.
+func ofEvent(stream string, i int, err error) error {
+	if bad, ok := err.(*InvalidError); ok && bad.Op == "" {
+		bad.Op, bad.What = "append "+quote(stream), fmt.Sprintf("%s of event %d", bad.What, i+1)
+	}
+	return err
 }
 
 // causedBy returns the metadata of an event appended while another is being handled.

@@ -72,6 +72,7 @@ func Open(opts Options) (*Engine, error) {
 		Mailbox: opts.StreamMailbox,
 		Idle:    opts.IdleAfter,
 		Linger:  opts.MaxIdleStreams,
+		Lend:    opts.Backend.Caps().Prompt, // else a commit would keep callers from their contexts
 		Discard: (*request).discard,
 	})
 	e.dispatcher = dispatch.New[Event](logView{e.backend}, dispatch.Options{
@@ -127,6 +128,8 @@ func (g *gate) empty() bool { return g.word.Load() < gateOne }
 func (g *gate) inFlight() int { return int(g.word.Load() / gateOne) }
 
 func (g *gate) closed() bool { return g.word.Load()&(gateDraining|gateSealed) != 0 }
+
+func (g *gate) sealed() bool { return g.word.Load()&gateSealed != 0 }
 
 // logView is the backend as the dispatcher sees it.
 type logView struct{ backend Backend }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strconv"
 
 	"github.com/weirstore/weir/dispatch"
 )
@@ -52,24 +53,36 @@ func (e *PartialDuplicateError) Error() string {
 type InvalidError struct {
 	Op    string // the call: `append "customer-1"`
 	What  string // the thing: "stream name"
-	Value any    // as given; a long string is cut
+	Value any    // as given; the text cuts a long string
 	Rule  string // the limit, or what is wanted: "at most 1024 bytes"
 }
 
 func (e *InvalidError) Error() string {
-	v := fmt.Sprintf("%v", e.Value)
-	if s, ok := e.Value.(string); ok {
-		v = fmt.Sprintf("%q", s)
+	var v string
+	switch value := e.Value.(type) {
+	case nil:
+		v = "nil"
+	case string:
+		v = quote(value)
+	case []string:
+		v = fmt.Sprintf("%q", value)
+	default:
+		v = fmt.Sprint(value)
 	}
 	return fmt.Sprintf("engine: %s: %s is %s, want %s", e.Op, e.What, v, e.Rule)
 }
 
-// invalid cuts what is too long for an error text.
 func invalid(op, what string, value any, rule string) *InvalidError {
-	if s, ok := value.(string); ok && len(s) > 64 {
-		value = fmt.Sprintf("%d bytes: %q…", len(s), s[:64])
-	}
 	return &InvalidError{op, what, value, rule}
+}
+
+// quote quotes a string for an error text, and cuts it if it is long.
+func quote(s string) string {
+	const most = 64
+	if len(s) <= most {
+		return strconv.Quote(s)
+	}
+	return fmt.Sprintf("%q… (%d bytes)", s[:most], len(s))
 }
 
 // TypeConflictError means that one type name would stand for two Go types, or one Go type
@@ -125,7 +138,7 @@ var (
 	ErrOverflow = dispatch.ErrOverflow
 	// ErrParkedFull stopped a handler that has as many parked events as it may.
 	ErrParkedFull = dispatch.ErrParkedFull
-	// ErrExists means that the engine has a handler of that name.
+	// ErrExists means that the engine has a handler of that name already.
 	ErrExists = dispatch.ErrExists
 	// ErrRemoved means that the handler was removed.
 	ErrRemoved = dispatch.ErrRemoved

@@ -42,13 +42,15 @@ const (
 // handlerConfig is what the options of a handler say.
 type handlerConfig struct {
 	dispatch.Config[Event]
+	op        string // the call, for errors
 	named     bool
 	afresh    bool // whatever the checkpoint
 	typeNames []string
-	start     func(head Position) Position
+	begin     string   // the option that says where to begin
+	start     Position // there, if one does
 }
 
-func handlerOption(name string, apply func(*handlerConfig) error) HandlerOption {
+func handlerOption(name string, apply func(*handlerConfig) *InvalidError) HandlerOption {
 	return option{name: name, apply: apply}
 }
 
@@ -56,25 +58,31 @@ func handlerOption(name string, apply func(*handlerConfig) error) HandlerOption 
 // it a handler gets what is stored after it was registered. A named handler that has a checkpoint
 // goes on there, whatever this says; see [IgnoreCheckpoint].
 func FromStart() HandlerOption {
-	return handlerOption("FromStart", func(c *handlerConfig) error {
-		c.start = func(Position) Position { return 0 }
-		return nil
+	return handlerOption("FromStart", func(c *handlerConfig) *InvalidError {
+		return c.setStart("FromStart", 0)
 	})
 }
 
 // StartAfter gives a handler what is stored after a position, which must not be beyond
 // the newest event.
 func StartAfter(pos Position) HandlerOption {
-	return handlerOption("StartAfter", func(c *handlerConfig) error {
-		c.start = func(Position) Position { return pos }
-		return nil
+	return handlerOption("StartAfter", func(c *handlerConfig) *InvalidError {
+		return c.setStart("StartAfter", pos)
 	})
+}
+
+func (c *handlerConfig) setStart(name string, pos Position) *InvalidError {
+	if c.begin != "" {
+		return refuse(name, pos, "no second beginning beside "+c.begin)
+	}
+	c.begin, c.start = name, pos
+	return nil
 }
 
 // IgnoreCheckpoint makes a named handler begin where the other options say, although
 // the backend has a checkpoint for its name: to build a read model anew.
 func IgnoreCheckpoint() HandlerOption {
-	return handlerOption("IgnoreCheckpoint", func(c *handlerConfig) error {
+	return handlerOption("IgnoreCheckpoint", func(c *handlerConfig) *InvalidError {
 		c.afresh = true
 		return nil
 	})
@@ -83,7 +91,7 @@ func IgnoreCheckpoint() HandlerOption {
 // Mailbox sets how many events may be before a handler until its mailbox is full. Default
 // 1024. A mailbox holds no events, so a large one costs nothing.
 func Mailbox(events int) HandlerOption {
-	return handlerOption("Mailbox", func(c *handlerConfig) error {
+	return handlerOption("Mailbox", func(c *handlerConfig) *InvalidError {
 		c.Window = events
 		return positive("Mailbox", events)
 	})
@@ -91,9 +99,9 @@ func Mailbox(events int) HandlerOption {
 
 // Overflow sets what happens when the mailbox is full. Default [Block].
 func Overflow(p OverflowPolicy) HandlerOption {
-	return handlerOption("Overflow", func(c *handlerConfig) error {
+	return handlerOption("Overflow", func(c *handlerConfig) *InvalidError {
 		if p > Fail {
-			return fmt.Errorf("Overflow(%v): want Block, CatchUp, Latest or Fail", p)
+			return refuse("Overflow", p, "Block, CatchUp, Latest or Fail")
 		}
 		c.Overflow = p
 		return nil
@@ -103,9 +111,9 @@ func Overflow(p OverflowPolicy) HandlerOption {
 // OnLagged sets the function that a [Latest] handler calls before it jumps over n events.
 // Without one the jump is logged. It is counted either way.
 func OnLagged(fn func(ctx context.Context, n uint64)) HandlerOption {
-	return handlerOption("OnLagged", func(c *handlerConfig) error {
+	return handlerOption("OnLagged", func(c *handlerConfig) *InvalidError {
 		if fn == nil {
-			return errors.New("OnLagged: the function is nil")
+			return refuse("function of OnLagged", nil, "one")
 		}
 		c.Lagged = fn
 		return nil
@@ -120,9 +128,9 @@ func Keyed(n int) HandlerOption {
 // KeyedBy makes n goroutines handle events side by side, those of one key in order. Key
 // must be a pure function of the event.
 func KeyedBy(n int, key func(Event) string) HandlerOption {
-	return handlerOption("Keyed", func(c *handlerConfig) error {
+	return handlerOption("Keyed", func(c *handlerConfig) *InvalidError {
 		if key == nil {
-			return errors.New("KeyedBy: the key function is nil")
+			return refuse("key function of KeyedBy", nil, "one")
 		}
 		c.Workers, c.Key = n, func(ev *Event) string { return key(*ev) }
 		return positive("Keyed", n)
@@ -134,23 +142,23 @@ func KeyedBy(n int, key func(Event) string) HandlerOption {
 // position does not move meanwhile. Default for named handlers: 3, 100ms; for others none,
 // which is Retry(0, 0).
 func Retry(n int, backoff time.Duration) HandlerOption {
-	return handlerOption("Retry", func(c *handlerConfig) error {
+	return handlerOption("Retry", func(c *handlerConfig) *InvalidError {
 		if n < 0 {
-			return fmt.Errorf("Retry(%d): want 0 or more", n)
+			return refuse("Retry", n, "0 or more")
 		}
 		c.Retry.Attempts, c.Retry.Backoff = n, backoff
 		if n == 0 && backoff == 0 {
 			return nil
 		}
-		return positive("Retry backoff", backoff)
+		return positive("backoff of Retry", backoff)
 	})
 }
 
 // OnFailure sets what becomes of an event whose last retry has failed.
 func OnFailure(p FailurePolicy) HandlerOption {
-	return handlerOption("OnFailure", func(c *handlerConfig) error {
+	return handlerOption("OnFailure", func(c *handlerConfig) *InvalidError {
 		if p > Stop {
-			return fmt.Errorf("OnFailure(%v): want Park, Skip or Stop", p)
+			return refuse("OnFailure", p, "Park, Skip or Stop")
 		}
 		c.After = p
 		return nil
@@ -160,7 +168,7 @@ func OnFailure(p FailurePolicy) HandlerOption {
 // MaxParked sets how many events a handler may park before it stops with
 // [ErrParkedFull]. Default 10,000.
 func MaxParked(events int) HandlerOption {
-	return handlerOption("MaxParked", func(c *handlerConfig) error {
+	return handlerOption("MaxParked", func(c *handlerConfig) *InvalidError {
 		c.MaxParked = events
 		return positive("MaxParked", events)
 	})
@@ -177,7 +185,7 @@ func (e *Engine) On(eventType string, fn func(ctx context.Context, ev Event) err
 	if err := checkName("on", "event type", eventType); err != nil {
 		return nil, err
 	}
-	c := handlerConfig{typeNames: []string{eventType}}
+	c := handlerConfig{op: "on " + quote(eventType), typeNames: []string{eventType}}
 	c.Name = fmt.Sprintf("on %s #%d", eventType, e.anon.Add(1))
 	c.Handle, c.After = fn, Skip
 	return e.handle(c, nil, opts)
@@ -212,31 +220,37 @@ func Handle[T any](e *Engine, name string, fn func(ctx context.Context, ev Of[T]
 
 func namedHandler(name string, fn func(context.Context, Event) error) handlerConfig {
 	var c handlerConfig
-	c.named, c.Name, c.Handle, c.After = true, name, fn, Park
+	c.op, c.named, c.Name, c.Handle, c.After = "handle "+quote(name), true, name, fn, Park
 	c.Retry = dispatch.Retry{Attempts: 3, Backoff: 100 * time.Millisecond}
 	return c
 }
 
 func (e *Engine) handle(c handlerConfig, goes reflect.Type, opts []HandlerOption) (*Handler, error) {
-	op := fmt.Sprintf("handle %q", c.Name)
-	c.start = func(head Position) Position { return head }
-	errs := []error{checkName("handle", "handler name", c.Name)}
+	var errs []error
+	if c.named {
+		errs = append(errs, checkName("handle", "handler name", c.Name))
+	}
 	if c.Handle == nil {
-		errs = append(errs, invalid(op, "the function", nil, "a function"))
+		errs = append(errs, invalid(c.op, "the function", nil, "one"))
 	}
 	for _, opt := range opts {
-		o := option{name: "a nil option"}
-		if opt != nil {
-			o = opt.handlerOption()
+		if opt == nil {
+			errs = append(errs, invalid(c.op, "an option", nil, "a HandlerOption"))
+			continue
 		}
+		o := opt.handlerOption()
 		if o.apply == nil {
-			errs = append(errs, invalid(op, "an option", o.name, "one for handlers"))
-		} else if err := o.apply(&c); err != nil {
-			errs = append(errs, fmt.Errorf("engine: %s: %w", op, err))
+			errs = append(errs, invalid(c.op, "an option", o.name, "one for handlers"))
+		} else if bad := o.apply(&c); bad != nil {
+			bad.Op = c.op
+			errs = append(errs, bad)
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
+	}
+	if e.gate.closed() {
+		return nil, fmt.Errorf("engine: %s: %w", c.op, ErrClosed)
 	}
 	if goes != nil && len(c.typeNames) == 0 {
 		t, err := e.types.ofGo(goes)
@@ -246,10 +260,17 @@ func (e *Engine) handle(c handlerConfig, goes reflect.Type, opts []HandlerOption
 		c.typeNames = []string{t.name}
 	}
 	var err error
-	if c.Kinds, err = e.types.set(op, c.typeNames); err != nil {
+	if c.Kinds, err = e.types.set(c.op, c.typeNames); err != nil {
 		return nil, err
 	}
-	start := c.start(e.Head())
+	head := e.Head()
+	if c.begin != "" && c.start > head {
+		return nil, invalid(c.op, c.begin, c.start, fmt.Sprintf("at most %d, the position of the newest event", head))
+	}
+	start := head
+	if c.begin != "" {
+		start = c.start
+	}
 	if c.named {
 		pos, ok, err := e.backend.LoadCheckpoint(e.ctx, c.Name)
 		if err != nil {
@@ -264,7 +285,7 @@ func (e *Engine) handle(c handlerConfig, goes reflect.Type, opts []HandlerOption
 	if err != nil {
 		return nil, opError("handle", c.Name, err)
 	}
-	return &Handler{h}, nil
+	return &Handler{h, e}, nil
 }
 
 // saveCheckpoint runs in the handler's goroutine, after its last call.

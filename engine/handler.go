@@ -11,7 +11,10 @@ import (
 
 // Handler is a registered handler. Its methods may be called from anywhere, inside
 // handlers too: there, what would wait for a handler does not wait, and says so.
-type Handler struct{ h *dispatch.Handler[Event] }
+type Handler struct {
+	h   *dispatch.Handler[Event]
+	eng *Engine
+}
 
 // Handler returns the handler of that name, and false if there is none.
 func (e *Engine) Handler(name string) (*Handler, bool) {
@@ -19,7 +22,7 @@ func (e *Engine) Handler(name string) (*Handler, bool) {
 	if !ok {
 		return nil, false
 	}
-	return &Handler{h}, true
+	return &Handler{h, e}, true
 }
 
 // Name returns the handler's name.
@@ -65,8 +68,11 @@ func (h *Handler) Stats() HandlerStats { return handlerStats(h.h.Stats()) }
 type Parked = dispatch.Parked[Event]
 
 func handlerError(op string, h *Handler, err error) error {
-	if err == nil {
+	switch {
+	case err == nil:
 		return nil
+	case errors.Is(err, ErrRemoved):
+		err = h.eng.goneError()
 	}
 	return opError(op, h.Name(), err)
 }
@@ -85,6 +91,9 @@ func (e *Engine) Wait(ctx context.Context, pos Position, handlers ...string) err
 			if h.Running() {
 				wait = append(wait, h)
 			}
+		}
+		if e.gate.sealed() { // or nothing would be left to wait for, whatever was handled
+			return fmt.Errorf("engine: wait for position %d: %w", pos, ErrClosed)
 		}
 	}
 	for _, name := range handlers {

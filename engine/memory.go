@@ -128,7 +128,12 @@ func NewMemory() *Memory {
 func (m *Memory) Caps() Caps { return Caps{Name: "memory", Prompt: true} }
 
 // TypeID implements [Backend].
-func (m *Memory) TypeID(name string) (TypeID, error) { return m.types.id(name) }
+func (m *Memory) TypeID(name string) (TypeID, error) {
+	if err := m.check(); err != nil {
+		return 0, err
+	}
+	return m.types.id(name)
+}
 
 // Head implements [Backend].
 func (m *Memory) Head() Position { return Position(m.head.Load()) }
@@ -416,7 +421,7 @@ func (t *typeTable) id(name string) (TypeID, error) {
 		return id, nil
 	}
 	if len(old.names) > maxTypes {
-		return 0, fmt.Errorf("event type %q would be one more than the %d that a store can have", name, maxTypes)
+		return 0, fmt.Errorf("it would be one more than the %d that a store can have", maxTypes)
 	}
 	id := TypeID(len(old.names))
 	ids := make(map[string]TypeID, len(old.ids)+1)

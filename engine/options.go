@@ -2,7 +2,6 @@ package engine
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"time"
 )
@@ -83,8 +82,8 @@ func (o Options) withDefaults() (Options, error) {
 // option is one setting of a call. Not every setting fits every call: apply says so.
 type option struct {
 	name  string
-	read  func(*readConfig) error    // nil if it does not fit a read
-	apply func(*handlerConfig) error // nil if it does not fit a handler
+	read  func(*readConfig) *InvalidError    // nil if it does not fit a read
+	apply func(*handlerConfig) *InvalidError // nil if it does not fit a handler
 }
 
 // A ReadOption is a setting of Read or ReadAll.
@@ -102,10 +101,14 @@ type ReadHandlerOption interface {
 func (o option) readOption() option    { return o }
 func (o option) handlerOption() option { return o }
 
+// refuse says what is wrong with an option's argument. Op is for the call that was given
+// the option to fill in.
+func refuse(what string, value any, rule string) *InvalidError { return invalid("", what, value, rule) }
+
 // positive refuses an option's argument that is not above zero.
-func positive[N int | int64 | uint64 | time.Duration | Version | Position](option string, n N) error {
+func positive[N int | time.Duration](option string, n N) *InvalidError {
 	if n > 0 {
 		return nil
 	}
-	return fmt.Errorf("%s(%v): want more than 0", option, n)
+	return refuse(option, n, "more than 0")
 }

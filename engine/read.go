@@ -2,10 +2,9 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"iter"
-	"strconv"
+	"strings"
 	"sync"
 )
 
@@ -13,7 +12,7 @@ import (
 type readConfig struct {
 	stream    bool // of one stream, in versions
 	from      uint64
-	hasFrom   bool
+	begin     string // the option that says where to begin
 	limit     int
 	backward  bool
 	follow    bool
@@ -26,12 +25,13 @@ type readConfig struct {
 func From(pos Position) ReadOption { return positionOption("From", pos, 0) }
 
 // After begins a read of the whole store behind a position: After(0) is the beginning.
+// It does not go with [Backward].
 func After(pos Position) ReadOption { return positionOption("After", pos, 1) }
 
 func positionOption(name string, pos Position, add uint64) ReadOption {
-	return option{name: name, read: func(c *readConfig) error {
+	return option{name: name, read: func(c *readConfig) *InvalidError {
 		if c.stream {
-			return fmt.Errorf("%s takes a position; in a stream use %sVersion", name, name)
+			return refuse(name, pos, name+"Version for a stream")
 		}
 		return c.setFrom(name, uint64(pos), add)
 	}}
@@ -40,32 +40,32 @@ func positionOption(name string, pos Position, add uint64) ReadOption {
 // FromVersion begins a read of a stream at a version.
 func FromVersion(v Version) ReadOption { return versionOption("FromVersion", v, 0) }
 
-// AfterVersion begins a read of a stream behind a version.
+// AfterVersion begins a read of a stream behind a version. It does not go with [Backward].
 func AfterVersion(v Version) ReadOption { return versionOption("AfterVersion", v, 1) }
 
 func versionOption(name string, v Version, add uint64) ReadOption {
-	return option{name: name, read: func(c *readConfig) error {
+	return option{name: name, read: func(c *readConfig) *InvalidError {
 		if !c.stream {
-			return fmt.Errorf("%s takes a version; in the whole store use positions", name)
+			return refuse(name, v, strings.TrimSuffix(name, "Version")+" for the whole store")
 		}
 		return c.setFrom(name, uint64(v), add)
 	}}
 }
 
-func (c *readConfig) setFrom(name string, n, add uint64) error {
-	if c.hasFrom {
-		return fmt.Errorf("%s(%d): the read has a beginning already", name, n)
+func (c *readConfig) setFrom(name string, n, add uint64) *InvalidError {
+	if c.begin != "" {
+		return refuse(name, n, "no second beginning beside "+c.begin)
 	}
 	if n+add < n {
-		return fmt.Errorf("%s(%d): nothing comes after it", name, n)
+		return refuse(name, n, "less: nothing comes after it")
 	}
-	c.from, c.hasFrom = n+add, true
+	c.from, c.begin = n+add, fmt.Sprintf("%s(%d)", name, n)
 	return nil
 }
 
 // Limit ends a read after n events.
 func Limit(n int) ReadOption {
-	return option{name: "Limit", read: func(c *readConfig) error {
+	return option{name: "Limit", read: func(c *readConfig) *InvalidError {
 		c.limit = n
 		return positive("Limit", n)
 	}}
@@ -73,7 +73,7 @@ func Limit(n int) ReadOption {
 
 // Backward reads from the newest event to the oldest, or from where From says.
 func Backward() ReadOption {
-	return option{name: "Backward", read: func(c *readConfig) error {
+	return option{name: "Backward", read: func(c *readConfig) *InvalidError {
 		c.backward = true
 		return nil
 	}}
@@ -82,7 +82,7 @@ func Backward() ReadOption {
 // Follow does not end a read at the newest event: it waits for more, until the context
 // ends, which is not an error, or the engine closes, which is [ErrClosed].
 func Follow() ReadOption {
-	return option{name: "Follow", read: func(c *readConfig) error {
+	return option{name: "Follow", read: func(c *readConfig) *InvalidError {
 		c.follow = true
 		return nil
 	}}
@@ -90,12 +90,12 @@ func Follow() ReadOption {
 
 // Categories wants only events of streams of these categories.
 func Categories(names ...string) ReadOption {
-	return option{name: "Categories", read: func(c *readConfig) error {
+	return option{name: "Categories", read: func(c *readConfig) *InvalidError {
 		if c.stream {
-			return errors.New("Categories: a stream has one category")
+			return refuse("Categories", names, "none for a stream: it has one category")
 		}
 		if len(names) == 0 {
-			return errors.New("Categories: want at least one")
+			return refuse("number of Categories", 0, "at least 1")
 		}
 		c.filter.Categories = append(c.filter.Categories, names...)
 		return nil
@@ -105,19 +105,19 @@ func Categories(names ...string) ReadOption {
 // Types wants only events of these types. For a handler it takes the place of the type
 // that it would get by itself.
 func Types(names ...string) ReadHandlerOption {
-	check := func() error {
+	check := func() *InvalidError {
 		if len(names) == 0 {
-			return errors.New("Types: want at least one")
+			return refuse("number of Types", 0, "at least 1")
 		}
 		return nil
 	}
 	return option{
 		name: "Types",
-		read: func(c *readConfig) error {
+		read: func(c *readConfig) *InvalidError {
 			c.typeNames = append(c.typeNames, names...)
 			return check()
 		},
-		apply: func(c *handlerConfig) error {
+		apply: func(c *handlerConfig) *InvalidError {
 			c.typeNames = append(c.typeNames, names...)
 			return check()
 		},
@@ -132,7 +132,7 @@ func Types(names ...string) ReadHandlerOption {
 // error ends the loop: an invalid option as an [*InvalidError], ctx's cause, or the backend's error.
 func (e *Engine) Read(ctx context.Context, stream string, opts ...ReadOption) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
-		op := "read " + strconv.Quote(stream)
+		op := "read " + quote(stream)
 		c, err := e.readConfig(op, true, opts)
 		if err == nil {
 			err = checkName("read", "stream name", stream)
@@ -165,21 +165,24 @@ func (e *Engine) ReadAll(ctx context.Context, opts ...ReadOption) iter.Seq2[Even
 func (e *Engine) readConfig(op string, stream bool, opts []ReadOption) (*readConfig, error) {
 	c := &readConfig{stream: stream, limit: int(^uint(0) >> 1)}
 	for _, opt := range opts {
-		o := option{name: "a nil option"}
-		if opt != nil {
-			o = opt.readOption()
+		if opt == nil {
+			return nil, invalid(op, "an option", nil, "a ReadOption")
 		}
+		o := opt.readOption()
 		if o.read == nil {
 			return nil, invalid(op, "an option", o.name, "one for reads")
 		}
-		if err := o.read(c); err != nil {
-			return nil, fmt.Errorf("engine: %s: %w", op, err)
+		if bad := o.read(c); bad != nil {
+			bad.Op = op
+			return nil, bad
 		}
 	}
-	if c.backward && c.follow {
-		return nil, fmt.Errorf("engine: %s: Backward and Follow exclude each other", op)
-	}
-	if c.backward && !c.hasFrom {
+	switch {
+	case c.backward && c.follow:
+		return nil, invalid(op, "order of a read with Follow", "Backward", "forward")
+	case c.backward && strings.HasPrefix(c.begin, "After"):
+		return nil, invalid(op, "beginning of a read Backward", c.begin, "From or FromVersion")
+	case c.backward && c.begin == "":
 		c.from = ^uint64(0) // the newest
 	}
 	var err error

@@ -39,18 +39,18 @@ var batches = sync.Pool{New: func() any { return new(batch) }}
 // Receive implements [actor.Receiver]: it stores as many appends with one commit as it
 // can. What it has answered it sets to nil.
 func (s *stream) Receive(reqs []*request) {
-	if err := s.load(); err != nil {
-		for i := range reqs {
-			answer(&reqs[i], Result{}, opError("append", s.name(), err))
-		}
-		return
-	}
 	b := batches.Get().(*batch)
-	version := s.state.Version
+	var version Version
 	for i, r := range reqs {
 		// What depends on writes that are not committed yet is decided once they are.
 		if len(b.reqs) > 0 && (len(r.ids) > 0 && b.ids || !r.expected.met(version)) {
 			s.commit(b)
+		}
+		if len(b.reqs) == 0 {
+			if err := s.load(); err != nil {
+				answer(&reqs[i], Result{}, opError("append", s.name(), err))
+				continue
+			}
 			version = s.state.Version
 		}
 		if s.accept(&reqs[i], version) {
@@ -154,7 +154,8 @@ func (s *stream) commit(b *batch) {
 		s.committed(b.reqs)
 		return
 	}
-	s.forget() // whatever happened, the backend knows
+	s.forget()                // whatever happened, the backend knows
+	s.eng.dispatcher.Notify() // and it may have stored the events
 	_, conflict := errors.AsType[*VersionConflictError](err)
 	for _, r := range b.reqs {
 		if conflict {

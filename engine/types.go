@@ -64,8 +64,8 @@ func checkConcrete(goes reflect.Type) error {
 // named is how a Go type says its own event type.
 type named interface{ EventType() string }
 
-// ofData returns the type of an event to be appended.
-func (r *typeRegistry) ofEvent(op string, ev *NewEvent) (*eventType, error) {
+// ofEvent returns the type of an event to be appended.
+func (r *typeRegistry) ofEvent(ev *NewEvent) (*eventType, error) {
 	now := r.now.Load()
 	goes := reflect.TypeOf(ev.Data)
 	if ev.Type == "" {
@@ -76,7 +76,7 @@ func (r *typeRegistry) ofEvent(op string, ev *NewEvent) (*eventType, error) {
 	}
 	t := now.byName[ev.Type]
 	if t == nil {
-		if err := checkName(op, "event type", ev.Type); err != nil {
+		if err := checkName("", "type", ev.Type); err != nil {
 			return nil, err
 		}
 		var err error
@@ -152,7 +152,7 @@ func (r *typeRegistry) add(name string, goes reflect.Type) (*eventType, error) {
 	}
 	id, err := r.backend.TypeID(name)
 	if err != nil {
-		return nil, fmt.Errorf("engine: %w", err)
+		return nil, fmt.Errorf("engine: event type %q: %w", name, err)
 	}
 	t = &eventType{name, id, goes}
 	now := &registered{make(map[string]*eventType, len(old.byName)+1), make(map[reflect.Type]*eventType, len(old.byGo)+1)}

@@ -1,0 +1,773 @@
+package verify_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/weirstore/weir/engine"
+)
+
+// trouble is a payload, and what handlers that may fail do with it.
+type trouble int
+
+const (
+	harmless trouble = iota
+	flaky            // fails at the first attempt of each handler
+	poison           // fails until the handler is healed
+)
+
+// modelHandler is a handler and what it should have done. Calls write done, failed and lagged.
+type modelHandler struct {
+	name    string
+	types   []string // nil for all
+	keyed   bool
+	fails   bool // minds trouble
+	policy  engine.FailurePolicy
+	full    engine.OverflowPolicy
+	slow    time.Duration
+	opts    []engine.HandlerOption
+	h       *engine.Handler
+	paused  bool
+	from    engine.Position // this life began behind it
+	healed  atomic.Bool
+	mu      sync.Mutex
+	done    []engine.Position       // calls that returned nil, in order
+	tried   map[engine.Position]int // calls
+	lagged  uint64
+	problem error // found inside a call
+
+	// The model of a handler that fails: what it should have done up to cursor.
+	cursor           engine.Position
+	wantDone         []engine.Position
+	wantParked       []engine.Position
+	wantTried        map[engine.Position]bool
+	stopped          bool
+	handledElsewhere []engine.Position // keyed: handled out of order before a removal
+}
+
+// machine is an engine, its reference, and the handlers of both.
+type machine struct {
+	t        *rapid.T
+	ctx      context.Context
+	log      keeper
+	eng      *engine.Engine
+	ref      reference
+	handlers map[string]*modelHandler
+	known    map[string]engine.Position // checkpoints
+	kinds    map[string]int             // what a name stands for, in all its lives
+}
+
+var (
+	modelStreams = []string{"a-1", "a-2", "b-1", "c"}
+	modelTypes   = []string{"t0", "t1", "t2"}
+)
+
+func subset(t *rapid.T, of []string, label string) []string {
+	return rapid.SliceOfNDistinct(rapid.SampledFrom(of), 1, len(of), rapid.ID).Draw(t, label)
+}
+
+func (m *machine) open() {
+	var err error
+	m.eng, err = engine.Open(engine.Options{Backend: m.log, Logger: quiet, StreamMailbox: 1})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// appendSome appends with every kind of expectation, in batches, with IDs or without.
+func (m *machine) appendSome(t *rapid.T) {
+	stream := rapid.SampledFrom(modelStreams).Draw(t, "stream")
+	n := rapid.IntRange(1, 4).Draw(t, "events")
+	withIDs := rapid.IntRange(0, 3).Draw(t, "ids") == 0
+	base := rapid.IntRange(0, 6).Draw(t, "first id")
+	records, events := make([]record, n), make([]engine.NewEvent, n)
+	for i := range n {
+		rec := record{typ: rapid.SampledFrom(modelTypes).Draw(t, "type")}
+		rec.data = rapid.SampledFrom([]trouble{harmless, harmless, harmless, flaky, poison}).Draw(t, "trouble")
+		if withIDs {
+			rec.id = fmt.Sprint("id", base+i)
+		}
+		records[i], events[i] = rec, engine.NewEvent{Type: rec.typ, ID: rec.id, Data: rec.data}
+	}
+	expected := rapid.SampledFrom([]engine.Expected{engine.Any, engine.Any, engine.Any, engine.NoStream, engine.StreamExists, expectKnown, expectStale, expectFuture}).Draw(t, "expected")
+	known := engine.Version(len(m.ref.positions(func(_ engine.Position, r record) bool { return r.stream == stream })))
+	expected = resolve(expected, known)
+
+	got := outcome{}
+	res, err := m.eng.Append(m.ctx, stream, expected, events...)
+	if e, ok := errors.AsType[*engine.VersionConflictError](err); ok {
+		got = outcome{kind: conflict, actual: e.Actual}
+	} else if e, ok := errors.AsType[*engine.PartialDuplicateError](err); ok {
+		got = outcome{kind: partial, stored: e.Stored}
+	} else if err != nil {
+		t.Fatal(err)
+	} else {
+		got = outcome{first: res.First, last: res.Last, position: res.Position, duplicate: res.Duplicate}
+	}
+	want := m.ref.append(stream, expected, records)
+	slices.Sort(want.stored)
+	slices.Sort(got.stored)
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Fatalf("append %v to %q, expecting %v: got %+v, want %+v", records, stream, expected, got, want)
+	}
+}
+
+// appendWrongly appends what is refused, and stores nothing.
+func (m *machine) appendWrongly(t *rapid.T) {
+	good := engine.NewEvent{Type: "t0", Data: harmless}
+	var err error
+	switch rapid.IntRange(0, 6).Draw(t, "mistake") {
+	case 0:
+		_, err = m.eng.Append(m.ctx, "a-1", 0, good)
+	case 1:
+		_, err = m.eng.Append(m.ctx, "a-1", engine.Any)
+	case 2:
+		_, err = m.eng.Append(m.ctx, "a-1", engine.Any, good, engine.NewEvent{Type: "t0"})
+	case 3:
+		_, err = m.eng.Append(m.ctx, "", engine.Any, good)
+	case 4:
+		_, err = m.eng.Append(m.ctx, "a\n1", engine.Any, good)
+	case 5:
+		_, err = m.eng.Append(m.ctx, "a-1", engine.Any, good.WithID("twice"), good.WithID("twice"))
+	case 6:
+		over, cancel := context.WithCancel(m.ctx)
+		cancel()
+		if _, err = m.eng.Append(over, "a-1", engine.Any, good); !errors.Is(err, context.Canceled) {
+			t.Fatalf("an append with a context that is over: %v", err)
+		}
+		return
+	}
+	if _, ok := errors.AsType[*engine.InvalidError](err); !ok {
+		t.Fatalf("a wrong append: %v", err)
+	}
+}
+
+// read reads a stream or everything, with all options that go together.
+func (m *machine) read(t *rapid.T) {
+	var opts []engine.ReadOption
+	whole := rapid.Bool().Draw(t, "whole store")
+	stream := rapid.SampledFrom(modelStreams).Draw(t, "stream")
+	backward := rapid.IntRange(0, 2).Draw(t, "backward") == 0
+	from := uint64(0)
+	if start := rapid.IntRange(0, 2).Draw(t, "start"); start > 0 {
+		from = uint64(rapid.IntRange(0, len(m.ref.log)+2).Draw(t, "at"))
+		after := start == 2 && !backward
+		switch {
+		case whole && after:
+			opts = append(opts, engine.After(engine.Position(from)))
+		case whole:
+			opts = append(opts, engine.From(engine.Position(from)))
+		case after:
+			opts = append(opts, engine.AfterVersion(engine.Version(from)))
+		default:
+			opts = append(opts, engine.FromVersion(engine.Version(from)))
+		}
+		if after {
+			from++
+		}
+	} else if backward {
+		from = ^uint64(0)
+	}
+	if backward {
+		opts = append(opts, engine.Backward())
+	}
+	var types, categories []string
+	if rapid.Bool().Draw(t, "by type") {
+		types = subset(t, append(slices.Clone(modelTypes), "never seen"), "types")
+		opts = append(opts, engine.Types(types...))
+	}
+	if whole && rapid.Bool().Draw(t, "by category") {
+		categories = subset(t, []string{"a", "b", "c", "d"}, "categories")
+		opts = append(opts, engine.Categories(categories...))
+	}
+	want := m.ref.positions(func(pos engine.Position, r record) bool {
+		place := uint64(pos)
+		if !whole {
+			place = uint64(r.version)
+		}
+		return (whole || r.stream == stream) && (place >= from && !backward || place <= from && backward) &&
+			(types == nil || slices.Contains(types, r.typ)) &&
+			(categories == nil || slices.Contains(categories, engine.Event{Stream: r.stream}.Category()))
+	})
+	if backward {
+		slices.Reverse(want)
+	}
+	if rapid.Bool().Draw(t, "limited") {
+		n := rapid.IntRange(1, 10).Draw(t, "limit")
+		opts = append(opts, engine.Limit(n))
+		want = want[:min(n, len(want))]
+	}
+	events := m.eng.ReadAll(m.ctx, opts...)
+	if !whole {
+		events = m.eng.Read(m.ctx, stream, opts...)
+	}
+	var got []engine.Position
+	for ev, err := range events {
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.mustBe(t, ev)
+		got = append(got, ev.Position)
+	}
+	if !slices.Equal(got, want) {
+		t.Fatalf("read %v, want %v", got, want)
+	}
+}
+
+// mustBe compares an event with the reference.
+func (m *machine) mustBe(t *rapid.T, ev engine.Event) {
+	if ev.Position < 1 || int(ev.Position) > len(m.ref.log) {
+		t.Fatalf("there is no position %d", ev.Position)
+	}
+	if r := m.ref.log[ev.Position-1]; r != (record{ev.Stream, ev.Version, ev.Type, ev.ID, ev.Data.(trouble)}) {
+		t.Fatalf("got %+v, want %+v", ev, r)
+	}
+}
+
+// add registers a handler: a new one, or one that was there before.
+func (m *machine) add(t *rapid.T) {
+	name := rapid.SampledFrom([]string{"h0", "h1", "h2", "h3", "h4", "h5"}).Draw(t, "name")
+	if m.handlers[name] != nil {
+		if _, err := m.eng.Handle(name, func(context.Context, engine.Event) error { return nil }); err == nil {
+			t.Fatal("two handlers of one name")
+		}
+		return
+	}
+	h := &modelHandler{name: name, tried: make(map[engine.Position]int), wantTried: make(map[engine.Position]bool)}
+	if _, ok := m.kinds[name]; !ok {
+		m.kinds[name] = rapid.IntRange(0, 1<<20).Draw(t, "kind")
+	}
+	h.configure(m.kinds[name])
+	switch rapid.IntRange(0, 2).Draw(t, "start") {
+	case 0:
+		h.opts = append(h.opts, engine.FromStart())
+	case 1:
+		h.from = engine.Position(rapid.IntRange(0, len(m.ref.log)).Draw(t, "after"))
+		h.opts = append(h.opts, engine.StartAfter(h.from))
+	default:
+		h.from = engine.Position(len(m.ref.log))
+	}
+	if pos, ok := m.known[name]; ok {
+		h.from = pos
+	}
+	m.register(t, h)
+}
+
+// configure makes the same of the same number, in every life of a name.
+func (h *modelHandler) configure(kind int) {
+	pick := func(n int) int {
+		k := kind % n
+		kind /= n
+		return k
+	}
+	h.keyed = pick(2) == 0
+	if pick(2) == 0 {
+		h.types = modelTypes[:1+pick(2)]
+		h.opts = append(h.opts, engine.Types(h.types...))
+	}
+	h.slow = []time.Duration{0, time.Millisecond, time.Second}[pick(3)]
+	h.fails = pick(2) == 0
+	if h.fails {
+		h.policy = []engine.FailurePolicy{engine.Skip, engine.Park, engine.Stop}[pick(3)]
+		h.full = []engine.OverflowPolicy{engine.Block, engine.CatchUp}[pick(2)]
+	} else {
+		h.policy = engine.Park
+		h.full = []engine.OverflowPolicy{engine.Block, engine.CatchUp, engine.Latest, engine.Fail}[pick(4)]
+	}
+	h.opts = append(h.opts, engine.OnFailure(h.policy), engine.Overflow(h.full),
+		engine.Mailbox([]int{1, 2, 8, 100}[pick(4)]), engine.Retry(1+pick(2), 10*time.Millisecond))
+	if h.full == engine.Latest {
+		h.opts = append(h.opts, engine.OnLagged(func(_ context.Context, n uint64) {
+			h.mu.Lock()
+			h.lagged += n
+			h.mu.Unlock()
+		}))
+	}
+	if h.keyed {
+		h.opts = append(h.opts, engine.Keyed(1+pick(3)))
+	}
+}
+
+func (m *machine) register(t *rapid.T, h *modelHandler) {
+	h.cursor = h.from
+	var err error
+	if h.h, err = m.eng.Handle(h.name, h.handle, h.opts...); err != nil {
+		t.Fatal(err)
+	}
+	m.handlers[h.name] = h
+}
+
+func (h *modelHandler) handle(_ context.Context, ev engine.Event) error {
+	if h.slow > 0 {
+		time.Sleep(h.slow)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.tried[ev.Position]++
+	if h.types != nil && !slices.Contains(h.types, ev.Type) {
+		h.problem = fmt.Errorf("called with type %q", ev.Type)
+	}
+	if what := ev.Data.(trouble); h.fails && (what == poison && !h.healed.Load() || what == flaky && h.tried[ev.Position] == 1) {
+		if ev.Position%2 == 0 {
+			panic("no")
+		}
+		return errors.New("no")
+	}
+	h.done = append(h.done, ev.Position)
+	return nil
+}
+
+// pick draws one of the handlers that there are.
+func (m *machine) pick(t *rapid.T) *modelHandler {
+	var names []string
+	for name := range m.handlers {
+		names = append(names, name)
+	}
+	if len(names) == 0 {
+		t.Skip("no handler")
+	}
+	slices.Sort(names)
+	return m.handlers[rapid.SampledFrom(names).Draw(t, "handler")]
+}
+
+// settle lets everything come to rest, in virtual time, and checks all handlers.
+func (m *machine) settle(t *rapid.T) {
+	for range 1000 {
+		time.Sleep(time.Hour) // more than all retries and slow calls take
+		synctest.Wait()
+		overflown := false
+		for _, h := range m.handlers {
+			if h.full == engine.Fail && h.h.Stats().State == engine.Stopped {
+				if err := h.h.Stats().LastError; !errors.Is(err, engine.ErrOverflow) {
+					t.Fatalf("%s stopped: %v", h.name, err)
+				}
+				overflown = true
+				if err := h.h.Resume(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if !overflown {
+			m.checkHandlers(t)
+			return
+		}
+	}
+	t.Fatal("a handler overflows again and again, without an append")
+}
+
+// advance moves the model of a failing handler to the log's end.
+func (m *machine) advance(h *modelHandler) {
+	for !h.stopped && !h.paused && int(h.cursor) < len(m.ref.log) {
+		rec := m.ref.log[h.cursor]
+		pos := h.cursor + 1
+		held := h.keyed && slices.ContainsFunc(h.wantParked, func(p engine.Position) bool { return m.ref.log[p-1].stream == rec.stream })
+		switch {
+		case h.types != nil && !slices.Contains(h.types, rec.typ):
+		case held:
+			h.wantParked = append(h.wantParked, pos)
+		case rec.data != poison || h.healed.Load():
+			h.wantDone = append(h.wantDone, pos)
+			h.wantTried[pos] = true
+		case h.policy == engine.Park:
+			h.wantParked = append(h.wantParked, pos)
+			h.wantTried[pos] = true
+		case h.policy == engine.Stop:
+			h.stopped = true
+			return
+		}
+		h.cursor = pos
+	}
+}
+
+func (m *machine) checkHandlers(t *rapid.T) {
+	for _, h := range m.handlers {
+		h.mu.Lock()
+		err := m.checkHandler(h)
+		h.mu.Unlock()
+		if err != nil {
+			t.Fatalf("handler %s (types %v, keyed %v, %v, %v), from %d: %v; done %v", h.name, h.types, h.keyed, h.full, h.policy, h.from, err, h.done)
+		}
+	}
+}
+
+// mine returns what concerns a handler of its present life.
+func (m *machine) mine(h *modelHandler) []engine.Position {
+	return m.ref.positions(func(pos engine.Position, r record) bool {
+		return pos > h.from && (h.types == nil || slices.Contains(h.types, r.typ))
+	})
+}
+
+// checkHandler compares a handler that is at rest with its model. REQUIRES: h.mu.
+func (m *machine) checkHandler(h *modelHandler) error {
+	if h.problem != nil {
+		return h.problem
+	}
+	stats, head := h.h.Stats(), engine.Position(len(m.ref.log))
+	want := m.mine(h)
+	switch {
+	case h.fails:
+		m.advance(h)
+		want = h.wantDone
+		var parked []engine.Position
+		for _, p := range h.h.Parked() {
+			parked = append(parked, p.Event.Position)
+		}
+		slices.Sort(parked) // keyed workers park side by side
+		expect := slices.Sorted(slices.Values(h.wantParked))
+		if !slices.Equal(parked, expect) {
+			return fmt.Errorf("parked %v, want %v", parked, expect)
+		}
+		if h.stopped && h.keyed {
+			return m.checkStoppedKeyed(h)
+		}
+		if h.stopped && !h.paused && (stats.State != engine.Stopped || stats.Position != h.cursor) {
+			return fmt.Errorf("%v, want it stopped at %d", stats.Stats, h.cursor)
+		}
+	case h.full == engine.Latest:
+		if !h.paused && len(h.done)+int(h.lagged) != len(want) {
+			return fmt.Errorf("saw %d and lagged %d of %d", len(h.done), h.lagged, len(want))
+		}
+		if stats.Lagged != h.lagged {
+			return fmt.Errorf("lagged %d, the stats say %d", h.lagged, stats.Lagged)
+		}
+		want = slices.DeleteFunc(want, func(p engine.Position) bool { return !slices.Contains(h.done, p) })
+	case h.paused:
+		for _, pos := range want {
+			if pos <= stats.Position && !slices.Contains(h.done, pos) {
+				return fmt.Errorf("position %d is not handled, and %d claimed", pos, stats.Position)
+			}
+		}
+		want = m.prefix(h, want)
+	}
+	if !h.paused && !h.stopped {
+		if stats.Position != head || stats.Lag != 0 || stats.State != engine.Live || stats.Fill != 0 {
+			return fmt.Errorf("%+v at rest, the head is %d", stats, head)
+		}
+	}
+	if h.paused && stats.State != engine.Paused {
+		return fmt.Errorf("%v, want it paused", stats.State)
+	}
+	if stats.Handled != uint64(len(h.done)) {
+		return fmt.Errorf("handled %d, the stats say %d", len(h.done), stats.Handled)
+	}
+	return m.sameOrder(h, want)
+}
+
+// prefix is what a paused handler may have done: for each key a beginning of what it is to do.
+func (m *machine) prefix(h *modelHandler, want []engine.Position) (begun []engine.Position) {
+	ended := make(map[string]bool)
+	for _, pos := range want {
+		key := ""
+		if h.keyed {
+			key = m.ref.log[pos-1].stream
+		}
+		if ended[key] = ended[key] || !slices.Contains(h.done, pos); !ended[key] {
+			begun = append(begun, pos)
+		}
+	}
+	return begun
+}
+
+// sameOrder checks that the handler did just this, in order, of each key if it has keys.
+func (m *machine) sameOrder(h *modelHandler, want []engine.Position) error {
+	if !h.keyed {
+		if !slices.Equal(h.done, want) {
+			return fmt.Errorf("want %v", want)
+		}
+		return nil
+	}
+	for _, stream := range modelStreams {
+		of := func(list []engine.Position) []engine.Position {
+			return slices.DeleteFunc(slices.Clone(list), func(p engine.Position) bool { return m.ref.log[p-1].stream != stream })
+		}
+		if got, want := of(h.done), of(want); !slices.Equal(got, want) {
+			return fmt.Errorf("of %q did %v, want %v", stream, got, want)
+		}
+	}
+	return nil
+}
+
+// checkStoppedKeyed checks a keyed handler that has stopped: other workers may have gone further.
+func (m *machine) checkStoppedKeyed(h *modelHandler) error {
+	if pos := h.h.Position(); pos > h.cursor || h.h.Stats().State != engine.Stopped {
+		return fmt.Errorf("%v at %d, want it stopped at most at %d", h.h.Stats().State, pos, h.cursor)
+	}
+	return m.sameOrder(h, m.prefix(h, m.mine(h)))
+}
+
+func (m *machine) pause(t *rapid.T) {
+	h := m.pick(t)
+	if h.fails {
+		m.settle(t) // or nobody knows what it does before and after it is healed
+	}
+	err := h.h.Pause(m.ctx)
+	_, stopped := errors.AsType[*engine.StoppedError](err)
+	switch {
+	case h.stopped != stopped && h.full != engine.Fail:
+		t.Fatalf("pause: %v", err)
+	case err != nil && !stopped:
+		t.Fatal(err)
+	case err == nil:
+		h.paused = true
+		h.mu.Lock()
+		calls := len(h.done)
+		h.mu.Unlock()
+		synctest.Wait()
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if len(h.done) != calls {
+			t.Fatalf("%s was called while paused", h.name)
+		}
+	}
+}
+
+func (m *machine) resume(t *rapid.T) {
+	h := m.pick(t)
+	if h.fails {
+		m.settle(t)
+	}
+	if err := h.h.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	h.paused, h.stopped = false, false
+	if h.fails && h.policy == engine.Stop {
+		m.settle(t) // it stops again, unless it was healed
+	}
+}
+
+// heal makes a handler succeed from now on.
+func (m *machine) heal(t *rapid.T) {
+	h := m.pick(t)
+	if !h.fails {
+		t.Skip("it never fails")
+	}
+	m.settle(t)
+	h.healed.Store(true)
+}
+
+func (m *machine) redrive(t *rapid.T) {
+	h := m.pick(t)
+	if !h.fails || h.policy != engine.Park {
+		t.Skip("it parks nothing")
+	}
+	m.settle(t)
+	n, err := h.h.Redrive(m.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h.paused {
+		if n != 0 {
+			t.Fatalf("a paused handler handled %d parked events", n)
+		}
+		return
+	}
+	handled := 0
+	failed := make(map[string]bool)
+	order := slices.Clone(h.wantParked)
+	for _, pos := range order {
+		rec := m.ref.log[pos-1]
+		if h.keyed && failed[rec.stream] {
+			continue
+		}
+		if rec.data == poison && !h.healed.Load() || rec.data == flaky && !h.wantTried[pos] {
+			failed[rec.stream] = true
+			h.wantTried[pos] = true
+			continue
+		}
+		handled++
+		h.wantDone = append(h.wantDone, pos)
+		h.wantParked = slices.DeleteFunc(h.wantParked, func(p engine.Position) bool { return p == pos })
+	}
+	if n != handled {
+		t.Fatalf("redrive handled %d of %v, want %d", n, order, handled)
+	}
+	m.settle(t)
+}
+
+func (m *machine) discard(t *rapid.T) {
+	h := m.pick(t)
+	if len(h.wantParked) == 0 {
+		t.Skip("nothing is parked")
+	}
+	m.settle(t)
+	pos := rapid.SampledFrom(h.wantParked).Draw(t, "parked")
+	if !h.h.Discard(pos) || h.h.Discard(pos) {
+		t.Fatalf("discard %d", pos)
+	}
+	h.wantParked = slices.DeleteFunc(h.wantParked, func(p engine.Position) bool { return p == pos })
+}
+
+// remove removes a handler; one of its name may come later and go on.
+func (m *machine) remove(t *rapid.T) {
+	h := m.pick(t)
+	if h.fails {
+		m.settle(t)
+	}
+	if err := h.h.Remove(m.ctx); err != nil {
+		t.Fatal(err)
+	}
+	m.left(t, h)
+	if _, ok := m.eng.Handler(h.name); ok {
+		t.Fatal("a removed handler is still there")
+	}
+	if err := h.h.Resume(); !errors.Is(err, engine.ErrRemoved) {
+		t.Fatalf("resume after remove: %v", err)
+	}
+	if err := m.eng.Wait(m.ctx, m.eng.Head()+1, h.name); !errors.Is(err, engine.ErrRemoved) {
+		t.Fatalf("wait after remove: %v", err)
+	}
+}
+
+// left checks a life that is over, and notes its checkpoint.
+func (m *machine) left(t *rapid.T, h *modelHandler) {
+	pos, ok, err := m.log.LoadCheckpoint(m.ctx, h.name)
+	if err != nil || !ok || pos != h.h.Position() {
+		t.Fatalf("the checkpoint of %s is %d, its position %d", h.name, pos, h.h.Position())
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	m.known[h.name] = pos
+	delete(m.handlers, h.name)
+	if h.full == engine.Latest || h.fails {
+		return // checked at rest
+	}
+	var want []engine.Position
+	for _, p := range m.mine(h) {
+		if p <= pos {
+			want = append(want, p)
+		}
+	}
+	if h.keyed {
+		for _, p := range want {
+			if !slices.Contains(h.done, p) {
+				t.Fatalf("%s has not handled %d, its checkpoint is %d", h.name, p, pos)
+			}
+		}
+		want = m.prefix(h, m.mine(h))
+	}
+	if err := m.sameOrder(h, want); err != nil {
+		t.Fatalf("%s, with a checkpoint at %d: %v; done %v", h.name, pos, err, h.done)
+	}
+}
+
+// wait waits for all handlers, or for one.
+func (m *machine) wait(t *rapid.T) {
+	head := m.eng.Head()
+	ctx, cancel := context.WithTimeout(m.ctx, 100*time.Hour)
+	defer cancel()
+	var names []string
+	if rapid.Bool().Draw(t, "named") {
+		names = []string{m.pick(t).name}
+	}
+	err := m.eng.Wait(ctx, head, names...)
+	if _, stopped := errors.AsType[*engine.StoppedError](err); stopped {
+		mayStop := false
+		for _, h := range m.handlers {
+			mayStop = mayStop || h.policy == engine.Stop || h.full == engine.Fail
+		}
+		if !mayStop {
+			t.Fatal(err)
+		}
+		return
+	}
+	if errors.Is(err, context.DeadlineExceeded) && names != nil && m.handlers[names[0]].paused {
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range m.handlers {
+		if names != nil && h.name != names[0] || names == nil && !h.h.Running() {
+			continue
+		}
+		h.mu.Lock()
+		done := len(h.done) + int(h.lagged)
+		h.mu.Unlock()
+		if pos := h.h.Position(); pos < head || !h.fails && done < len(m.mine(h)) {
+			t.Fatalf("%s has done %d of %d, at %d, after a wait for %d", h.name, done, len(m.mine(h)), pos, head)
+		}
+	}
+}
+
+// shutdown ends the engine and opens the next one over the same log.
+func (m *machine) shutdown(t *rapid.T) {
+	m.settleStopped()
+	report, err := m.eng.Shutdown(m.ctx)
+	if err != nil || int(report.Head) != len(m.ref.log) || len(report.Handlers) != len(m.handlers) || report.Running != nil {
+		t.Fatalf("shutdown: %+v, %v", report, err)
+	}
+	if _, err := m.eng.Append(m.ctx, "a-1", engine.Any, engine.NewEvent{Type: "t0", Data: harmless}); !errors.Is(err, engine.ErrClosed) {
+		t.Fatalf("append after shutdown: %v", err)
+	}
+	for _, h := range m.handlers {
+		h.mu.Lock()
+		done, lagged := len(h.done), int(h.lagged)
+		h.mu.Unlock()
+		if !h.fails && !h.paused && h.full != engine.Fail && done+lagged != len(m.mine(h)) {
+			t.Fatalf("%s has done %d and lagged %d of %d at the end", h.name, done, lagged, len(m.mine(h)))
+		}
+		m.left(t, h)
+	}
+	m.open()
+	for i, ev := range readAll(m.t, m.eng) {
+		if m.mustBe(t, ev); ev.Position != engine.Position(i+1) {
+			t.Fatalf("position %d holds %d", i+1, ev.Position)
+		}
+	}
+}
+
+// settleStopped gives nothing to do; it is where a stopped handler would be resumed.
+func (m *machine) settleStopped() {}
+
+// TestEngineAgainstReference: random sequences of everything that can be done with an engine, each in a bubble of virtual
+// time, against a page of slices.
+func TestEngineAgainstReference(t *testing.T) {
+	_ = flag.Set("rapid.checks", strconv.Itoa(scale(200)))
+	_ = flag.Set("rapid.steps", "40")
+	rapid.Check(t, func(t *rapid.T) {
+		rapid.SyncTest(t, func(t *rapid.T) {
+			m := &machine{
+				t: t, ctx: context.Background(), log: newKeeper(),
+				handlers: make(map[string]*modelHandler), known: make(map[string]engine.Position), kinds: make(map[string]int),
+			}
+			m.open()
+			defer func() { _ = m.eng.Close() }()
+			t.Repeat(map[string]func(*rapid.T){
+				"append":   m.appendSome,
+				"append2":  m.appendSome, // the more often drawn
+				"append3":  m.appendSome,
+				"misuse":   m.appendWrongly,
+				"read":     m.read,
+				"add":      m.add,
+				"add2":     m.add,
+				"pause":    m.pause,
+				"resume":   m.resume,
+				"heal":     m.heal,
+				"redrive":  m.redrive,
+				"discard":  m.discard,
+				"remove":   m.remove,
+				"wait":     m.wait,
+				"settle":   m.settle,
+				"shutdown": m.shutdown,
+				"": func(t *rapid.T) {
+					if head := m.eng.Head(); int(head) != len(m.ref.log) {
+						t.Fatalf("the head is %d, want %d", head, len(m.ref.log))
+					}
+				},
+			})
+			m.settle(t)
+			m.shutdown(t)
+		})
+	})
+}
