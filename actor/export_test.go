@@ -19,3 +19,7 @@ func (a *Actor[M]) Life() any {
 	}
 	return nil
 }
+
+// BeginSend is what Send does when it finds the actor lent, up to the point where it gives
+// its message to the new mailbox: a sender that loses the processor there.
+func (a *Actor[M]) BeginSend() error { return a.sys.activate(a, a.sys.lent) }

@@ -165,14 +165,14 @@ func (s *System[M]) activate(a *Actor[M], old *activation[M]) error {
 	}
 	act := &activation[M]{box: NewMailbox[M](s.cfg.Mailbox), actor: a}
 	act.used.Store(s.tick.Load())
-	act.watched.Store(true) // or its owner would put it into the wheel once more
+	// Not in the wheel before it has a goroutine: the passivator would give it up, and a
+	// successor be started beside the sender that owns the actor. Its owner puts it there.
 	if !a.active.CompareAndSwap(now, act) {
 		s.mu.Unlock()
 		return nil // lent, or given back
 	}
 	s.alive[act] = struct{}{}
 	s.count.Add(1)
-	s.watchLocked(act, s.tick.Load()+idleTicks+1)
 	s.mu.Unlock()
 	if now != s.lent {
 		s.launch(act)
@@ -190,12 +190,7 @@ func (s *System[M]) launch(act *activation[M]) {
 }
 
 // restart gives act a new goroutine after Goexit took the one it had.
-func (s *System[M]) restart(act *activation[M]) {
-	if !s.cfg.Group.Go(s.cfg.Kind, act.actor.name, act.run) {
-		// The group is closed, which its owner does only when the actors are done.
-		s.exit(act)
-	}
-}
+func (s *System[M]) restart(act *activation[M]) { s.launch(act) }
 
 // exit is the last thing that an owner goroutine does.
 func (s *System[M]) exit(act *activation[M]) {

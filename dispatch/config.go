@@ -75,6 +75,9 @@ type Config[E any] struct {
 	After     AfterRetries
 	MaxParked int // parked events before the handler stops; default 10,000
 
+	// Resume returns the position to begin after instead of the one given to Add, if there
+	// is one. It is called by Add, once the name is the handler's. May be nil.
+	Resume func() (pos uint64, ok bool, err error)
 	// Checkpoint is called, in the handler's goroutine, when the handler has paused,
 	// stopped or ended, with its position. May be nil. It must not panic.
 	Checkpoint func(pos uint64)

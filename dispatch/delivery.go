@@ -19,6 +19,9 @@ type seat struct {
 	// that is not. Everything before it that this seat was given is handled.
 	// Written by the seat's goroutine.
 	at atomic.Uint64
+	// failed is the position at which the last call failed, until it is called again: the
+	// event is still the one at hand, but no call has it.
+	failed atomic.Uint64
 }
 
 // Delivery is the context that a handler's function gets with one event. It costs
@@ -51,7 +54,9 @@ func (d *Delivery) Position() uint64 { return d.position }
 
 // Live reports whether the event is still being handled. A goroutine that outlives
 // the call it was started in holds a context that is no longer live.
-func (d *Delivery) Live() bool { return d.seat.at.Load() == d.position }
+func (d *Delivery) Live() bool {
+	return d.seat.at.Load() == d.position && d.seat.failed.Load() != d.position
+}
 
 // seats knows the seats of one dispatcher by their goroutine.
 type seats struct {

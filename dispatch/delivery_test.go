@@ -148,3 +148,42 @@ func TestDeliveryIsDoneWhenTheDispatcherCancels(t *testing.T) {
 		})
 	})
 }
+
+// Between a call that failed and the next with the same event there is no call.
+func TestDeliveryIsNotLiveOnceTheCallHasFailed(t *testing.T) {
+	for _, after := range []dispatch.AfterRetries{dispatch.Skip, dispatch.Park, dispatch.Stop} {
+		t.Run(after.String(), func(t *testing.T) {
+			eachFailure(t, func(t *testing.T, r *rig, cfg config, fail func() error, _ func(error) bool) {
+				var mu sync.Mutex
+				var kept []context.Context
+				cfg.After = after
+				cfg.Retry = dispatch.Retry{Attempts: 1, Backoff: time.Second}
+				cfg.Handle = func(ctx context.Context, ev event) error {
+					mu.Lock()
+					defer mu.Unlock()
+					if _, ok := r.Inside(ctx); !ok {
+						t.Error("the context of the call is not live")
+					}
+					kept = append(kept, ctx)
+					return fail()
+				}
+				r.add(cfg, 0)
+				r.storeN(1)
+				for n := 1; n <= 2; n++ { // in the backoff, and at the end
+					settle()
+					mu.Lock()
+					if len(kept) != n {
+						t.Errorf("%d calls, want %d", len(kept), n)
+					}
+					for i, ctx := range kept {
+						if _, ok := r.Inside(ctx); ok {
+							t.Errorf("after %d calls, context %d is live", n, i)
+						}
+					}
+					mu.Unlock()
+					time.Sleep(2 * time.Second)
+				}
+			})
+		})
+	}
+}

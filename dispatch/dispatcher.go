@@ -352,6 +352,9 @@ func (d *Dispatcher[E]) Add(cfg Config[E], start uint64) (*Handler[E], error) {
 	}
 	h := newHandler(d, cfg, start)
 	err := d.register(h)
+	if err == nil {
+		err = h.resume()
+	}
 	switch {
 	case err != nil:
 	case !d.do(func() {
@@ -370,6 +373,23 @@ func (d *Dispatcher[E]) Add(cfg Config[E], start uint64) (*Handler[E], error) {
 		return nil, err
 	}
 	return h, nil
+}
+
+// resume moves the start to where a handler of that name has stood. Its name is taken by
+// now, so an earlier one of that name is gone, and its checkpoint stored.
+func (h *Handler[E]) resume() error {
+	if h.cfg.Resume == nil {
+		return nil
+	}
+	pos, ok, err := h.cfg.Resume()
+	if err != nil || !ok {
+		return err
+	}
+	if head := h.d.log.Head(); pos > head {
+		return fmt.Errorf("dispatch: handler %q: checkpoint %d is beyond the log's head %d", h.cfg.Name, pos, head)
+	}
+	h.setDone(pos)
+	return nil
 }
 
 func (d *Dispatcher[E]) register(h *Handler[E]) error {

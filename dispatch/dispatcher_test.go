@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -220,6 +221,31 @@ func TestOnlyHandlersConcernedAreWoken(t *testing.T) {
 	})
 }
 
+// Whoever has nothing to do sleeps, wherever it joined.
+func TestNobodySpins(t *testing.T) {
+	for _, kinds := range []*dispatch.KindSet{nil, dispatch.NewKindSet(2), dispatch.NewKindSet()} {
+		for _, start := range []uint64{0, 5, 10} {
+			both(t, func(t *testing.T, keyed bool) {
+				r := newRig(t, nil)
+				r.storeN(10)
+				cfg := config{Kinds: kinds, Handle: new(recorder).handle}
+				if keyed {
+					cfg.Key, cfg.Workers = keyOf, 2
+				}
+				h := r.add(cfg, start)
+				r.handled(h)
+				deadline := time.Now().Add(10 * time.Second)
+				for !h.Asleep() || !r.Asleep() {
+					if time.Now().After(deadline) {
+						t.Fatalf("kinds %v, start %d: awake without anything to do: handler %v, dispatcher %v", kinds.Kinds(), start, !h.Asleep(), !r.Asleep())
+					}
+					runtime.Gosched()
+				}
+			})
+		}
+	}
+}
+
 func TestHandlerThatNothingConcernsIsDone(t *testing.T) {
 	for _, keyed := range []bool{false, true} {
 		t.Run(fmt.Sprintf("keyed %v", keyed), func(t *testing.T) {
@@ -327,6 +353,47 @@ func TestAddRefuses(t *testing.T) {
 	})
 	if n := len(r.Handlers()); n != 0 {
 		t.Errorf("%d handlers are there", n)
+	}
+}
+
+func TestAddResumes(t *testing.T) {
+	tests := []struct {
+		name   string
+		resume func() (uint64, bool, error)
+		first  uint64 // the first event handled; 0 if Add is refused
+		err    string
+	}{
+		{"where a handler of that name stood", func() (uint64, bool, error) { return 7, true, nil }, 8, ""},
+		{"at the beginning, if it stood there", func() (uint64, bool, error) { return 0, true, nil }, 1, ""},
+		{"at the start given, if there was none", func() (uint64, bool, error) { return 7, false, nil }, 4, ""},
+		{"not if that cannot be told", func() (uint64, bool, error) { return 0, false, errBoom }, 0, "boom"},
+		{"not beyond the log's head", func() (uint64, bool, error) { return 11, true, nil }, 0, "checkpoint 11 is beyond the log's head 10"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			both(t, func(t *testing.T, keyed bool) {
+				bubble(t, func(t *testing.T, r *rig) {
+					r.storeN(10)
+					rec := new(recorder)
+					cfg := config{Name: "h", Handle: rec.handle, Resume: tt.resume}
+					if keyed {
+						cfg.Key, cfg.Workers = keyOf, 1
+					}
+					h, err := r.Add(cfg, 3)
+					if tt.first == 0 {
+						if err == nil || !strings.Contains(err.Error(), tt.err) || r.Pulses() != 0 || len(r.Handlers()) != 0 {
+							t.Errorf("Add returned %v, %d pulses, %d handlers", err, r.Pulses(), len(r.Handlers()))
+						}
+						return
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+					r.handled(h)
+					wantSpan(t, "handled", rec.positions(), tt.first, 10)
+				})
+			})
+		})
 	}
 }
 

@@ -63,3 +63,9 @@ func (m *Mailbox) Reset(from, join uint64)     { m.reset(from, join) }
 func (m *Mailbox) Offer(first, last, n uint64) { m.offer(first, last, n) }
 func (m *Mailbox) Handled(upTo, n uint64)      { m.handled(upTo, n) }
 func (m *Mailbox) Fill() uint64                { return m.fill() }
+
+// Asleep reports whether the handler's goroutine sleeps, or is about to.
+func (h *Handler[E]) Asleep() bool { return h.mail.sig.Parked() }
+
+// Asleep reports whether the dispatcher's goroutine sleeps, or is about to.
+func (d *Dispatcher[E]) Asleep() bool { return d.sig.Parked() }

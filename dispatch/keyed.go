@@ -95,7 +95,7 @@ func (k *keyed[E]) isTorn() bool {
 
 // canFeed reports whether there is something to give out, and room for it.
 func (k *keyed[E]) canFeed() bool {
-	_, to := k.h.mail.next()
+	from, to := k.h.mail.next()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.torn {
@@ -104,7 +104,7 @@ func (k *keyed[E]) canFeed() bool {
 	if k.overflows() {
 		return k.out == 0 // the jump waits until all that was given out is handled
 	}
-	return k.fed < to && k.head-k.tail < uint64(len(k.ring))
+	return max(from, k.fed) < to && k.head-k.tail < uint64(len(k.ring))
 }
 
 func (k *keyed[E]) overflows() bool {

@@ -103,7 +103,15 @@ func (d *Dispatcher[E]) End(ctx context.Context) (err error) {
 	d.mu.Unlock()
 	d.poke()
 	d.watch.end()
-	<-d.ended
+	select {
+	case <-d.ended:
+	default:
+		select {
+		case <-d.ended:
+		case <-ctx.Done(): // stuck in the log
+			err = context.Cause(ctx)
+		}
+	}
 	if err == nil {
 		d.cancel(ErrClosed) // frees the context; nobody is left to see it
 	}

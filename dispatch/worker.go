@@ -95,6 +95,9 @@ func (w *worker[E]) run() (err error) {
 		if h.waiting.Load() > 0 {
 			h.tellWaiters()
 		}
+		if w.seat.failed.Load() == pos {
+			w.seat.failed.Store(0)
+		}
 		w.calling = true
 		if err := h.cfg.Handle(w.context(pos), *ev); err != nil {
 			return err
@@ -121,13 +124,14 @@ func (w *worker[E]) context(pos uint64) *Delivery {
 // failed applies the failure policy to the present event and reports whether to go on.
 func (w *worker[E]) failed(err error) bool {
 	h := w.h
+	pos := h.d.log.Position(&w.evs[w.i])
+	w.seat.failed.Store(pos) // the context of that call is no longer live
 	if h.want.Load() == wantEnd && h.ctx.Err() != nil {
 		return false // cancelled by shutdown: the event is not to blame and stays unhandled
 	}
 	h.counters.failures.Add(1)
 	h.noteError(err)
 	n := int(w.attempt.Add(1))
-	pos := h.d.log.Position(&w.evs[w.i])
 	if n <= h.cfg.Retry.Attempts {
 		return w.backoff(n)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"github.com/weirstore/weir/actor"
 	"github.com/weirstore/weir/dispatch"
@@ -17,7 +18,8 @@ import (
 // [StreamExists] or [Exactly]; if it is not, nothing is stored and the error is a
 // [*VersionConflictError]. Events with an ID that the stream has already are not stored
 // again, whatever is expected: the result then says Duplicate, or the error is a
-// [*PartialDuplicateError] if only some of them are there.
+// [*PartialDuplicateError] if only some of them are there: give an ID to every event of an
+// append, or to none.
 //
 // It blocks while a handler with the [Block] policy has a full mailbox, while the stream's
 // own mailbox is full, and until the events are stored. Ctx is honoured until the append is
@@ -41,7 +43,12 @@ func (e *Engine) Append(ctx context.Context, stream string, expected Expected, e
 			return Result{}, opError("append", stream, ErrClosed)
 		}
 	}
-	defer e.gate.leave()
+	abandoned := false
+	defer func() {
+		if !abandoned { // else the owner leaves for us, when it is done
+			e.gate.leave()
+		}
+	}()
 
 	r := e.requests.Get().(*request)
 	if err := e.prepare(ctx, r, stream, expected, events, cause); err != nil {
@@ -62,6 +69,7 @@ func (e *Engine) Append(ctx context.Context, stream string, expected Expected, e
 	if !ok {
 		s = e.streams.getOrPut(stream, e.newStream)
 	}
+	r.leavable = !e.backend.Caps().Prompt && ctx.Done() != nil
 	if err := s.actor.Send(ctx, r); err != nil {
 		e.free(r)
 		if errors.Is(err, actor.ErrStopped) {
@@ -70,12 +78,15 @@ func (e *Engine) Append(ctx context.Context, stream string, expected Expected, e
 		return Result{}, opError("append", stream, err)
 	}
 	// Accepted. From here on the owner always answers.
-	if !e.backend.Caps().Prompt && ctx.Done() != nil {
+	if r.leavable {
 		select {
 		case <-r.answered:
 		case <-ctx.Done():
-			// The owner still has r, which therefore goes to the collector, not to the pool.
-			return Result{}, opError("append", stream, fmt.Errorf("%w: %w", ErrOutcomeUnknown, context.Cause(ctx)))
+			if abandoned = r.left.CompareAndSwap(false, true); abandoned {
+				// The owner still has r, which therefore goes to the collector, not to the pool.
+				return Result{}, opError("append", stream, fmt.Errorf("%w: %w", ErrOutcomeUnknown, context.Cause(ctx)))
+			}
+			<-r.answered // the answer is known after all
 		}
 	} else {
 		<-r.answered
@@ -154,12 +165,16 @@ func ofEvent(stream string, i int, err error) error {
 }
 
 // causedBy returns the metadata of an event appended while another is being handled.
-func (e *Engine) causedBy(ctx context.Context, cause *dispatch.Delivery) (Metadata, error) {
+func (e *Engine) causedBy(ctx context.Context, cause *dispatch.Delivery) (_ Metadata, err error) {
+	defer recovered(&err, "read")
 	pos := Position(cause.Position())
 	var ev [1]Event
 	n, _, err := e.backend.ReadAll(ctx, Query{From: pos, To: pos}, ev[:])
-	if err != nil || n == 0 {
+	if err != nil {
 		return Metadata{}, fmt.Errorf("read the event being handled, at position %d: %w", pos, err)
+	}
+	if n == 0 {
+		return Metadata{}, fmt.Errorf("the event being handled, at position %d, is not in the log", pos)
 	}
 	return Metadata{CorrelationID: ev[0].Correlation(), CausationID: ev[0].Identity()}, nil
 }
@@ -172,12 +187,18 @@ type request struct {
 	write    Write
 	one      [1]*Write     // &write, so that a commit of one request allocates nothing
 	answered chan struct{} // cap 1: the owner never waits for the caller
+
+	// Whether the caller may leave before the answer, and which of the two was first: the
+	// caller that left, or the owner that answered.
+	leavable bool
+	left     atomic.Bool
+	leave    func() // what the owner does for a caller that has left
 	result   Result
 	err      error
 }
 
-func newRequest() any {
-	r := &request{answered: make(chan struct{}, 1)}
+func (e *Engine) newRequest() any {
+	r := &request{answered: make(chan struct{}, 1), leave: e.gate.leave}
 	r.one[0] = &r.write
 	return r
 }
@@ -197,6 +218,7 @@ func (e *Engine) free(r *request) {
 	r.write.Events, r.ids = r.write.Events[:0], r.ids[:0]
 	r.write.Stream = nil
 	r.result, r.err = Result{}, nil
+	r.left.Store(false)
 	e.requests.Put(r)
 }
 
@@ -205,6 +227,10 @@ func (e *Engine) free(r *request) {
 func answer(r **request, res Result, err error) {
 	q := *r
 	*r = nil
+	if q.leavable && !q.left.CompareAndSwap(false, true) {
+		q.leave()
+		return
+	}
 	q.result, q.err = res, err
 	q.answered <- struct{}{}
 }

@@ -41,7 +41,8 @@ type Engine struct {
 		report     Report
 		err        error
 	}
-	closing chan struct{} // closed when all is delivered that will be: readers that follow end
+	following following
+	closing   chan struct{} // closed when all is delivered that will be: readers that follow end
 }
 
 // Open returns a running engine. It fails if the options are invalid, with all that is
@@ -59,8 +60,10 @@ func Open(opts Options) (*Engine, error) {
 		streams: newShards[*stream](),
 		gate:    gate{zero: make(chan struct{}, 1)},
 		closing: make(chan struct{}),
+
+		following: following{none: make(chan struct{}, 1)},
 	}
-	e.requests.New = newRequest
+	e.requests.New = e.newRequest
 	e.shutdown.done = make(chan struct{})
 	e.ctx, e.cancel = context.WithCancelCause(context.Background())
 

@@ -46,7 +46,7 @@ type PartialDuplicateError struct {
 }
 
 func (e *PartialDuplicateError) Error() string {
-	return fmt.Sprintf("engine: append %q: the stream has event IDs %q already, and not the others of this append", e.Stream, e.Stored)
+	return fmt.Sprintf("engine: append %q: the stream has event IDs %q already, but not every event of this append", e.Stream, e.Stored)
 }
 
 // InvalidError means that an argument or option cannot be accepted. Nothing was done.

@@ -27,7 +27,7 @@ type Event struct {
 	Meta     Metadata
 }
 
-// Identity returns what names the event in the whole store: its ID, or, if it was given
+// Identity returns what names the event: its ID, which is unique in its stream, or, if it was given
 // none, its stream and version as in "customer-1@3". Causation and correlation hold identities.
 func (e Event) Identity() string {
 	if e.ID != "" {
@@ -85,7 +85,9 @@ func (m *Metadata) size() int {
 // NewEvent is an event to be appended.
 type NewEvent struct {
 	// Type is the event's type name. Empty means the name of Data's Go type: the one it
-	// was registered under ([Register]), or that its EventType() string method returns, or its Go name.
+	// was registered under ([Register]), or that its EventType() string method returns for
+	// the zero value, or its Go name. A name given here is no registration: one Go type may be
+	// stored under many, and a handler of the Go type ([Handle]) gets those that it names with Types.
 	Type string
 	// ID makes the append idempotent: an event whose ID its stream has already is not
 	// stored again. Empty means none.
@@ -115,48 +117,62 @@ func (e NewEvent) WithExtra(key, value string) NewEvent {
 
 // Expected says at which version an append expects its stream to be. The zero value
 // is refused: whoever does not want a check says [Any].
-type Expected uint64
+type Expected struct {
+	kind    expectation
+	version Version // of exactly
+}
+
+type expectation uint8
 
 const (
-	// Any appends whatever the version.
-	Any Expected = 1<<63 + iota
-	// NoStream expects a stream that nobody wrote to: Exactly(0).
-	NoStream
-	// StreamExists expects at least one event.
-	StreamExists
+	anyVersion expectation = iota + 1
+	noStream
+	streamExists
+	exactly
 )
 
-// Exactly expects the stream to be at version v: v is the version of the last event
-// that the caller has seen.
-func Exactly(v Version) Expected { return Expected(min(v, 1<<62) + 1) }
+var (
+	// Any appends whatever the version.
+	Any = Expected{kind: anyVersion}
+	// NoStream expects a stream that nobody wrote to: as Exactly(0).
+	NoStream = Expected{kind: noStream}
+	// StreamExists expects at least one event.
+	StreamExists = Expected{kind: streamExists}
+)
+
+// Exactly expects the stream to be at version v: the version of the last event that the
+// caller has seen.
+func Exactly(v Version) Expected { return Expected{exactly, v} }
 
 // met reports whether a stream at v is what is expected.
 func (e Expected) met(v Version) bool {
-	switch e {
-	case Any:
+	switch e.kind {
+	case anyVersion:
 		return true
-	case NoStream:
+	case noStream:
 		return v == 0
-	case StreamExists:
+	case streamExists:
 		return v > 0
+	case exactly:
+		return v == e.version
 	}
-	return v == Version(e-1)
+	return false
 }
 
-func (e Expected) valid() bool { return e >= 1 && e <= 1<<62+1 || e >= Any && e <= StreamExists }
+func (e Expected) valid() bool { return e.kind >= anyVersion && e.kind <= exactly }
 
 func (e Expected) String() string {
-	switch {
-	case e == Any:
+	switch e.kind {
+	case anyVersion:
 		return "any version"
-	case e == NoStream:
+	case noStream:
 		return "no stream"
-	case e == StreamExists:
+	case streamExists:
 		return "an existing stream"
-	case e.valid():
-		return fmt.Sprint(uint64(e - 1))
+	case exactly:
+		return fmt.Sprint(uint64(e.version))
 	}
-	return fmt.Sprintf("invalid(%#x)", uint64(e))
+	return "the zero value"
 }
 
 // Result tells where an append stored its events.
@@ -165,6 +181,6 @@ type Result struct {
 	Last     Version  // of the last
 	Position Position // of the last
 	// Duplicate says that the stream had these event IDs already: nothing was stored
-	// now, and the other fields tell where they stand.
+	// now, and the other fields tell where the earliest and the latest of them stand.
 	Duplicate bool
 }

@@ -33,7 +33,9 @@ const (
 	// Skip logs it, counts it, and goes on. The default of handlers without a name.
 	Skip = dispatch.Skip
 	// Park puts the event aside for [Handler.Redrive] and goes on; with keyed workers later
-	// events of its key are put aside too, so that their order survives. The default of named handlers.
+	// events of its key are put aside too, so that their order survives. The default of named
+	// handlers. The list of parked events is kept in memory: it ends with the engine, which logs
+	// how many there were.
 	Park = dispatch.Park
 	// Stop stops the handler before the event.
 	Stop = dispatch.Stop
@@ -44,7 +46,8 @@ type handlerConfig struct {
 	dispatch.Config[Event]
 	op        string // the call, for errors
 	named     bool
-	afresh    bool // whatever the checkpoint
+	afresh    bool   // whatever the checkpoint
+	standard  string // the type that Types takes the place of
 	typeNames []string
 	begin     string   // the option that says where to begin
 	start     Position // there, if one does
@@ -185,8 +188,8 @@ func (e *Engine) On(eventType string, fn func(ctx context.Context, ev Event) err
 	if err := checkName("on", "event type", eventType); err != nil {
 		return nil, err
 	}
-	c := handlerConfig{op: "on " + quote(eventType), typeNames: []string{eventType}}
-	c.Name = fmt.Sprintf("on %s #%d", eventType, e.anon.Add(1))
+	c := handlerConfig{op: "on " + quote(eventType), standard: eventType}
+	c.Name = e.anonymousName(eventType)
 	c.Handle, c.After = fn, Skip
 	return e.handle(c, nil, opts)
 }
@@ -252,6 +255,9 @@ func (e *Engine) handle(c handlerConfig, goes reflect.Type, opts []HandlerOption
 	if e.gate.closed() {
 		return nil, fmt.Errorf("engine: %s: %w", c.op, ErrClosed)
 	}
+	if len(c.typeNames) == 0 && c.standard != "" {
+		c.typeNames = []string{c.standard}
+	}
 	if goes != nil && len(c.typeNames) == 0 {
 		t, err := e.types.ofGo(goes)
 		if err != nil {
@@ -272,20 +278,35 @@ func (e *Engine) handle(c handlerConfig, goes reflect.Type, opts []HandlerOption
 		start = c.start
 	}
 	if c.named {
-		pos, ok, err := e.backend.LoadCheckpoint(e.ctx, c.Name)
-		if err != nil {
-			return nil, opError("handle", c.Name, err)
-		}
-		if ok && !c.afresh {
-			start = pos
-		}
 		c.Checkpoint = func(pos uint64) { e.saveCheckpoint(c.Name, Position(pos)) }
+		if !c.afresh {
+			c.Resume = func() (uint64, bool, error) { return e.loadCheckpoint(c.Name, start) }
+		}
 	}
 	h, err := e.dispatcher.Add(c.Config, uint64(start))
+	for !c.named && errors.Is(err, ErrExists) { // somebody has chosen just that name
+		c.Name = e.anonymousName(c.typeNames[0])
+		h, err = e.dispatcher.Add(c.Config, uint64(start))
+	}
 	if err != nil {
 		return nil, opError("handle", c.Name, err)
 	}
 	return &Handler{h, e}, nil
+}
+
+func (e *Engine) anonymousName(eventType string) string {
+	return fmt.Sprintf("on %s #%d", eventType, e.anon.Add(1))
+}
+
+// loadCheckpoint returns where a handler of that name has stood. If there was none, where
+// this one begins is stored at once: after a crash it must not begin later.
+func (e *Engine) loadCheckpoint(handler string, start Position) (pos uint64, ok bool, err error) {
+	defer recovered(&err, "load checkpoint")
+	p, ok, err := e.backend.LoadCheckpoint(e.ctx, handler)
+	if err == nil && !ok {
+		err = e.backend.SaveCheckpoint(e.ctx, handler, start)
+	}
+	return uint64(p), ok, err
 }
 
 // saveCheckpoint runs in the handler's goroutine, after its last call.

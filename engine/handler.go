@@ -78,7 +78,7 @@ func handlerError(op string, h *Handler, err error) error {
 }
 
 // Wait blocks until the named handlers have handled everything up to a position that
-// concerns them; without names, all that are neither paused nor stopped. That is how to read
+// concerns them; without names, all that are neither paused nor stopped now. That is how to read
 // your own writes: append, wait for the result's Position, query the read model.
 //
 // It returns ctx's cause when ctx is done first, a [*StoppedError] when a handler has
@@ -157,7 +157,7 @@ type Stats struct {
 	Appended uint64 // events stored by this engine since Open
 	InFlight int    // appends that have begun and not returned
 
-	Streams       int // streams appended to since Open
+	Streams       int // streams that appends were made to since Open, refused ones included
 	ActiveStreams int // of these, how many have a goroutine now
 	Goroutines    int // of the engine, all kinds
 

@@ -141,7 +141,7 @@ func (m *Memory) Head() Position { return Position(m.head.Load()) }
 // Watch implements [Backend]: nobody else writes to it.
 func (m *Memory) Watch(func()) {}
 
-// Close implements [Backend]. The events stay readable through iterators already begun.
+// Close implements [Backend].
 func (m *Memory) Close() error {
 	m.closed.Store(true)
 	return nil

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 )
@@ -30,7 +31,7 @@ type Options struct {
 	// about 60 MB.
 	MaxIdleStreams int
 	// StreamMailbox is how many appends may wait in one stream's channel before the next
-	// caller waits outside. Default 64.
+	// caller waits outside. Default 64, at most 65,536.
 	StreamMailbox int
 
 	// SlowCall is how long one call of a handler may run before the watchdog logs and
@@ -66,6 +67,9 @@ func (o Options) withDefaults() (Options, error) {
 	count("MaxBytes", &o.MaxBytes, 16<<20)
 	count("MaxIdleStreams", &o.MaxIdleStreams, 16<<10)
 	count("StreamMailbox", &o.StreamMailbox, 64)
+	if most := 1 << 16; o.StreamMailbox > most {
+		errs = append(errs, invalid("open", "Options.StreamMailbox", o.StreamMailbox, fmt.Sprintf("at most %d", most)))
+	}
 	duration("IdleAfter", &o.IdleAfter, time.Second)
 	duration("SlowCall", &o.SlowCall, 5*time.Second)
 	duration("StallAfter", &o.StallAfter, 10*time.Second)

@@ -80,7 +80,9 @@ func Backward() ReadOption {
 }
 
 // Follow does not end a read at the newest event: it waits for more, until the context
-// ends, which is not an error, or the engine closes, which is [ErrClosed].
+// ends, which is not an error, or the engine closes, which is [ErrClosed]. A reader that
+// waits when the engine closes gets everything before that; one that is in its loop's body is not
+// waited for, and may get the error before the last events.
 func Follow() ReadOption {
 	return option{name: "Follow", read: func(c *readConfig) *InvalidError {
 		c.follow = true
@@ -200,12 +202,14 @@ var chunks = sync.Pool{New: func() any { return new([chunk]Event) }}
 // readStream yields the events of a stream. It returns nil when yield has refused more.
 func (e *Engine) readStream(ctx context.Context, name string, c *readConfig, yield func(Event, error) bool) error {
 	p := pager{eng: e, ctx: ctx, config: c, yield: yield, next: c.from}
-	p.ends = func() (uint64, error) {
+	p.ends = func() (_ uint64, err error) {
+		defer recovered(&err, "load")
 		s, err := e.backend.Load(ctx, name)
 		p.stream = s
 		return uint64(s.Version), err
 	}
-	p.read = func(to uint64, dst []Event) (int, uint64, error) {
+	p.read = func(to uint64, dst []Event) (_ int, _ uint64, err error) {
+		defer recovered(&err, "read")
 		q := StreamQuery{Version(p.next), Version(to), c.backward, c.filter}
 		n, next, err := e.backend.ReadStream(ctx, p.stream, q, dst)
 		return n, uint64(next), err
@@ -216,7 +220,8 @@ func (e *Engine) readStream(ctx context.Context, name string, c *readConfig, yie
 func (e *Engine) readAll(ctx context.Context, c *readConfig, yield func(Event, error) bool) error {
 	p := pager{eng: e, ctx: ctx, config: c, yield: yield, next: c.from}
 	p.ends = func() (uint64, error) { return uint64(e.backend.Head()), nil }
-	p.read = func(to uint64, dst []Event) (int, uint64, error) {
+	p.read = func(to uint64, dst []Event) (_ int, _ uint64, err error) {
+		defer recovered(&err, "read")
 		n, next, err := e.backend.ReadAll(ctx, Query{Position(p.next), Position(to), c.backward, c.filter}, dst)
 		return n, uint64(next), err
 	}
@@ -290,48 +295,4 @@ func (p *pager) upTo(end uint64, buf []Event) (more bool, err error) {
 		}
 	}
 	return true, nil
-}
-
-// follow yields what is there and then what comes, until ctx or the engine ends. It is
-// woken by the dispatcher, and only when it waits and an event of its types has come.
-func (p *pager) follow(buf []Event) error {
-	watcher, err := p.eng.dispatcher.Watch(p.config.filter.Types)
-	if err != nil {
-		return err
-	}
-	defer watcher.Close()
-	for {
-		closing := false
-		select {
-		case <-p.eng.closing:
-			closing = true // before the last look
-		default:
-		}
-		end, err := p.ends()
-		if err != nil {
-			return err
-		}
-		if more, err := p.upTo(end, buf); !more {
-			if err != nil && p.ctx.Err() != nil {
-				return nil // the end that the caller has asked for
-			}
-			return err
-		}
-		if closing {
-			return ErrClosed
-		}
-		watcher.Arm()
-		if now, err := p.ends(); err != nil || now > end {
-			watcher.Disarm()
-			continue
-		}
-		select {
-		case <-watcher.C():
-		case <-p.ctx.Done():
-			watcher.Disarm()
-			return nil
-		case <-p.eng.closing:
-			watcher.Disarm()
-		}
-	}
 }

@@ -170,7 +170,7 @@ func TestShutdownFromInsideAHandler(t *testing.T) {
 // Rules 5 and 7: whenever the shutdown comes, each append is either acknowledged and
 // handled, or refused and not stored.
 func TestShutdownAtEveryMoment(t *testing.T) {
-	for moment := range 100 {
+	for moment := range 40 {
 		synctest.Test(t, func(t *testing.T) {
 			e := quietEngine(t, engine.Options{})
 			var handled, acked, chained atomic.Int64
@@ -201,7 +201,7 @@ func TestShutdownAtEveryMoment(t *testing.T) {
 					}
 				})
 			}
-			for e.Head() < engine.Position(moment*7) {
+			for e.Head() < engine.Position(moment*15) {
 				runtime.Gosched()
 			}
 			report, err := e.Shutdown(context.Background())
@@ -378,6 +378,31 @@ func TestFollowerLearnsOfTheEnd(t *testing.T) {
 			t.Errorf("the follower ended with %v", last)
 		}
 	})
+}
+
+// A reader that follows and waits has everything by the time that the engine is closed.
+func TestWaitingFollowerGetsTheLastEvents(t *testing.T) {
+	for range 50 {
+		synctest.Test(t, func(t *testing.T) {
+			e := quietEngine(t, engine.Options{})
+			n := 0
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				for _, err := range e.Read(context.Background(), "s-1", engine.Follow()) {
+					if err == nil {
+						n++
+					}
+				}
+			})
+			synctest.Wait() // it waits
+			mustAppend(t, e, "s-1", engine.New(grown{}), engine.New(grown{}))
+			mustClose(t, e)
+			wg.Wait()
+			if n != 2 {
+				t.Fatalf("the follower got %d of 2 events", n)
+			}
+		})
+	}
 }
 
 // Append honours its context at the door, and not once accepted.

@@ -45,7 +45,8 @@ func (e *Engine) Close() error {
 //     append, with the context that they were called with.
 //  2. It waits until nothing is in flight and every handler that is neither paused nor
 //     stopped has handled everything, what handlers append meanwhile included.
-//  3. Nobody can append any more; streams, handlers and the dispatcher return; checkpoints are
+//  3. Nobody can append any more; readers that follow and wait get what they have not seen;
+//     streams, handlers and the dispatcher return; checkpoints are
 //     stored; the backend is closed.
 //
 // Ctx bounds the second step. At its end the contexts of handlers are cancelled, nothing
@@ -100,9 +101,7 @@ func (e *Engine) runShutdown(ctx context.Context) {
 	e.dispatcher.CloseDoor()
 
 	// draining → quiescent
-	stopWatching := e.watchGate()
-	err := e.dispatcher.Quiesce(ctx, e.gate.empty)
-	stopWatching()
+	err := e.quiesce(ctx)
 	handlers := e.dispatcher.Handlers()
 	report := Report{Handlers: make([]HandlerReport, len(handlers))}
 	for i, h := range handlers {
@@ -111,6 +110,11 @@ func (e *Engine) runShutdown(ctx context.Context) {
 
 	// quiescent → sealed, or out of time
 	e.gate.close(gateSealed)
+	if err == nil {
+		// What came in just before the seal, from a handler that was resumed or whose context
+		// outlived its call, is handled too. Nothing can come any more.
+		err = e.quiesce(ctx)
+	}
 	if err != nil {
 		e.dispatcher.Interrupt() // first: a call that fails because it was cancelled is not given up
 		e.dispatcher.Cancel(err)
@@ -127,9 +131,14 @@ func (e *Engine) runShutdown(ctx context.Context) {
 	ownersErr := e.owners.Wait(end)
 	report.Head = e.Head()
 	for i, h := range handlers {
-		report.Handlers[i].fill(h)
+		r := &report.Handlers[i]
+		r.fill(h)
+		if r.Parked > 0 {
+			e.opts.Logger.Warn("weir: parked events end with the engine", "handler", r.Name, "parked", r.Parked)
+		}
 	}
-	closeErr := e.backend.Close()
+	e.following.await(end)
+	closeErr := e.closeBackend()
 	e.cancel(ErrClosed)
 	last, cancel := withGrace(ctx, grace) // so that only those are named who will not end
 	defer cancel()
@@ -145,6 +154,12 @@ func (e *Engine) runShutdown(ctx context.Context) {
 	}
 	e.shutdown.report, e.shutdown.err = report, err
 	close(e.shutdown.done)
+}
+
+// closeBackend guards against a backend that panics: whoever waits for the end must be told.
+func (e *Engine) closeBackend() (err error) {
+	defer recovered(&err, "close")
+	return e.backend.Close()
 }
 
 // withGrace returns a context that is done a little after ctx: what is left to do then is
@@ -170,8 +185,8 @@ func (r *HandlerReport) fill(h *dispatch.Handler[Event]) {
 	}
 }
 
-// watchGate makes the quiescence be looked at again whenever nothing is in flight any more.
-func (e *Engine) watchGate() (stop func()) {
+// quiesce waits until nothing is in flight and every live handler has handled everything.
+func (e *Engine) quiesce(ctx context.Context) error {
 	quit, gone := make(chan struct{}), make(chan struct{})
 	e.group.Go("shutdown", "", func() {
 		defer close(gone)
@@ -184,10 +199,10 @@ func (e *Engine) watchGate() (stop func()) {
 			}
 		}
 	})
-	return func() {
-		close(quit)
-		<-gone // or it might take a token that awaitGate needs
-	}
+	err := e.dispatcher.Quiesce(ctx, e.gate.empty)
+	close(quit)
+	<-gone // or it might take a token that awaitGate needs
+	return err
 }
 
 // awaitGate blocks until nothing is in flight. Those who are have been accepted, and

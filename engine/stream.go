@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 
 	"github.com/weirstore/weir/actor"
@@ -130,7 +131,7 @@ func (s *stream) duplicate(r *request) (res Result, dup bool, err error) {
 	default:
 		return Result{}, false, &PartialDuplicateError{s.name(), stored}
 	}
-	res = Result{First: versions[0], Last: versions[len(versions)-1], Duplicate: true}
+	res = Result{First: slices.Min(versions), Last: slices.Max(versions), Duplicate: true}
 	var ev [1]Event
 	if _, _, err := s.eng.backend.ReadStream(s.eng.ctx, s.state, StreamQuery{From: res.Last, To: res.Last}, ev[:]); err != nil {
 		return Result{}, false, opError("append", s.name(), err)
@@ -154,11 +155,10 @@ func (s *stream) commit(b *batch) {
 		s.committed(b.reqs)
 		return
 	}
-	s.forget()                // whatever happened, the backend knows
-	s.eng.dispatcher.Notify() // and it may have stored the events
 	_, conflict := errors.AsType[*VersionConflictError](err)
 	for _, r := range b.reqs {
-		if conflict {
+		// Nothing is stored, perhaps because of one of the others: each on its own, then.
+		if conflict || len(b.reqs) > 1 && !errors.Is(err, ErrOutcomeUnknown) {
 			s.retry(r)
 		} else {
 			answer(r, Result{}, opError("append", s.name(), err))
@@ -168,11 +168,10 @@ func (s *stream) commit(b *batch) {
 
 // committed answers what is stored and tells the dispatcher.
 func (s *stream) committed(reqs []**request) {
-	events := 0
 	for _, req := range reqs {
 		r := *req
 		n := len(r.write.Events)
-		events += n
+		s.eng.appended.Add(uint64(n))
 		s.state.Version = r.write.After + Version(n)
 		answer(req, Result{
 			First:    r.write.After + 1,
@@ -180,7 +179,6 @@ func (s *stream) committed(reqs []**request) {
 			Position: r.write.Position + Position(n) - 1,
 		}, nil)
 	}
-	s.eng.appended.Add(uint64(events))
 	s.eng.dispatcher.Notify()
 }
 
@@ -188,7 +186,6 @@ func (s *stream) committed(reqs []**request) {
 func (s *stream) retry(r **request) {
 	var err error
 	for range retries {
-		s.forget()
 		if err = s.load(); err != nil {
 			break
 		}
@@ -203,18 +200,26 @@ func (s *stream) retry(r **request) {
 			break
 		}
 	}
-	s.forget()
 	answer(r, Result{}, opError("append", s.name(), err))
 }
 
-// tryCommit guards against a backend that panics: what it has stored is then unknown.
+// tryCommit guards against a backend that panics, or ends the goroutine: what it has
+// stored is then unknown. After any failure the backend is asked for the state of the stream
+// again, and the dispatcher looks: events may be there.
 func (s *stream) tryCommit(writes []*Write) (err error) {
+	stored := false
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("%w: %w", ErrOutcomeUnknown, &actor.PanicError{Where: "commit", Value: v, Stack: debug.Stack()})
 		}
+		if !stored {
+			s.forget()
+			s.eng.dispatcher.Notify()
+		}
 	}()
-	return s.eng.backend.Commit(s.eng.ctx, writes)
+	err = s.eng.backend.Commit(s.eng.ctx, writes)
+	stored = err == nil
+	return err
 }
 
 // recovered turns a panic of the backend into an error.

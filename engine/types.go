@@ -61,13 +61,16 @@ func checkConcrete(goes reflect.Type) error {
 	return &InvalidError{op, "its kind", goes.Kind(), "a concrete type, or the event types that Types names"}
 }
 
-// named is how a Go type says its own event type.
+// named is how a Go type says its own event type. It is asked once, on the zero value.
 type named interface{ EventType() string }
 
 // ofEvent returns the type of an event to be appended.
 func (r *typeRegistry) ofEvent(ev *NewEvent) (*eventType, error) {
 	now := r.now.Load()
 	goes := reflect.TypeOf(ev.Data)
+	if goes.Kind() == reflect.Pointer && reflect.ValueOf(ev.Data).IsNil() {
+		return nil, &InvalidError{What: "payload", Value: fmt.Sprintf("a nil %v", goes), Rule: "a value"}
+	}
 	if ev.Type == "" {
 		if t := now.byGo[goes]; t != nil {
 			return t, nil
@@ -99,14 +102,9 @@ func (r *typeRegistry) ofGo(goes reflect.Type) (*eventType, error) {
 		return nil, err
 	}
 	op := fmt.Sprintf("event type of Go type %v", goes)
-	name := goes.Name()
-	if goes.Kind() == reflect.Pointer {
-		name = goes.Elem().Name()
-	}
-	if n, ok := reflect.Zero(goes).Interface().(named); ok && goes.Kind() != reflect.Pointer {
-		name = n.EventType()
-	} else if n, ok := reflect.New(deref(goes)).Interface().(named); ok {
-		name = n.EventType()
+	name, err := ownName(goes)
+	if err != nil {
+		return nil, fmt.Errorf("engine: %s: %w", op, err)
 	}
 	if name == "" || deref(goes).PkgPath() == "" {
 		return nil, &InvalidError{op, "its name", goes.String(), "a named type of a package, or NewEvent.Type, or Register"}
@@ -115,6 +113,16 @@ func (r *typeRegistry) ofGo(goes reflect.Type) (*eventType, error) {
 		return nil, err
 	}
 	return r.add(name, goes)
+}
+
+// ownName returns what a Go type calls itself: what EventType returns for its zero value,
+// or its name.
+func ownName(goes reflect.Type) (name string, err error) {
+	defer recovered(&err, "EventType of the zero value")
+	if n, ok := reflect.New(deref(goes)).Interface().(named); ok {
+		return n.EventType(), nil
+	}
+	return deref(goes).Name(), nil
 }
 
 func deref(t reflect.Type) reflect.Type {

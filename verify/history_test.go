@@ -46,8 +46,9 @@ type history struct {
 
 // plan is the work of one client, made before the clock runs.
 type plan struct {
-	calls  []call
-	cancel []bool
+	calls   []call
+	beliefs []belief // of its appends
+	cancel  []bool
 }
 
 // recordHistory lets clients loose on the store that wrap makes of an engine over backend, and
@@ -77,7 +78,7 @@ func recordHistory(t testing.TB, rng *rand.Rand, w workload, backend engine.Back
 			known := make(map[string]engine.Version) // what this client believes
 			for k, c := range p.calls {
 				if !c.read {
-					c.expected = resolve(c.expected, known[c.stream])
+					c.expected = p.beliefs[k].expected(known[c.stream])
 				}
 				op := porcupine.Operation{ClientId: i, Input: c, Call: int64(time.Since(began))}
 				out := perform(ctx, st, c, p.cancel[k])
@@ -128,28 +129,41 @@ func recordHistory(t testing.TB, rng *rand.Rand, w workload, backend engine.Back
 
 func streamName(s int) string { return fmt.Sprintf("stream-%d", s) }
 
-// What an append expects depends on what its client has seen by then, which a plan does
-// not know: these stand for it until then. They are no valid expectations.
+// belief is what an append expects: that may depend on what its client has seen by then.
+type belief int
+
 const (
-	expectKnown  engine.Expected = 1<<63 + 1000 + iota
-	expectStale                  // a version below the known one
-	expectFuture                 // one above it
+	anyVersion belief = iota
+	noStream
+	streamExists
+	knownVersion
+	staleVersion  // below the known one
+	futureVersion // above it
 )
 
-func resolve(e engine.Expected, known engine.Version) engine.Expected {
-	switch e {
-	case expectKnown:
+// beliefs has the interesting ones more than once.
+var beliefs = []belief{anyVersion, anyVersion, noStream, streamExists, knownVersion, knownVersion, knownVersion, staleVersion, futureVersion}
+
+// expected returns what to expect of a stream of which the client knows this version.
+func (b belief) expected(known engine.Version) engine.Expected {
+	switch b {
+	case noStream:
+		return engine.NoStream
+	case streamExists:
+		return engine.StreamExists
+	case knownVersion:
 		return engine.Exactly(known)
-	case expectStale:
+	case staleVersion:
 		return engine.Exactly(known - min(known, 1))
-	case expectFuture:
+	case futureVersion:
 		return engine.Exactly(known + 2)
 	}
-	return e
+	return engine.Any
 }
 
 func makePlan(rng *rand.Rand, w workload, client int) (p plan) {
-	for i := range w.ops / w.clients {
+	p.beliefs = make([]belief, w.ops/w.clients)
+	for i := range p.beliefs {
 		c := call{stream: streamName(rng.IntN(w.streams))}
 		if rng.IntN(4) == 0 {
 			c.read = true
@@ -157,10 +171,7 @@ func makePlan(rng *rand.Rand, w workload, client int) (p plan) {
 				c.after, c.backward, c.limit = engine.Version(rng.IntN(12)), rng.IntN(2) == 0, rng.IntN(6)
 			}
 		} else {
-			c.expected = []engine.Expected{
-				engine.Any, engine.Any, engine.NoStream, engine.StreamExists,
-				expectKnown, expectKnown, expectKnown, expectStale, expectFuture,
-			}[rng.IntN(9)]
+			p.beliefs[i] = beliefs[rng.IntN(len(beliefs))]
 			n := 1
 			if rng.IntN(3) == 0 {
 				n += rng.IntN(4)

@@ -33,11 +33,8 @@ func (r *reference) append(stream string, expected engine.Expected, events []rec
 	case len(stored) > 0 && len(stored) < len(events):
 		out.kind = partial
 	case len(stored) > 0:
-		at := func(e record) int {
-			return slices.IndexFunc(r.log, func(o record) bool { return o.stream == stream && o.id == e.id })
-		}
-		first, last := at(events[0]), at(events[len(events)-1])
-		return outcome{first: r.log[first].version, last: r.log[last].version, position: engine.Position(last + 1), duplicate: true}
+		first, last := stored[0], stored[len(stored)-1]
+		return outcome{first: r.log[first-1].version, last: r.log[last-1].version, position: last, duplicate: true}
 	case !met(expected, version):
 		return outcome{kind: conflict, actual: version}
 	default:

@@ -1,7 +1,6 @@
 package verify_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -24,16 +23,27 @@ import (
 // Each test here is the smallest reproduction of a bug that another test of this package, or
 // the reading it took to write it, has found. None depends on luck.
 
+// inChild runs the calling test in a process of its own, for failures that would take this
+// one along, and reports whether it is that process.
+func inChild(t *testing.T) bool {
+	t.Helper()
+	if os.Getenv("WEIR_CHILD") != "" {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), "WEIR_CHILD=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v, %v: %s", err, context.Cause(ctx), out[:min(len(out), 500)])
+	}
+	return false
+}
+
 // TestRegressionEngineInTwoBubbles: engines of two synctest bubbles shared a pool of requests, whose
 // channels belong to the bubble they were made in. That ends the process, hence a child.
 func TestRegressionEngineInTwoBubbles(t *testing.T) {
-	if os.Getenv("WEIR_TWO_BUBBLES") == "" {
-		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")
-		cmd.Env = append(os.Environ(), "WEIR_TWO_BUBBLES=1")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			line, _, _ := bytes.Cut(out, []byte("\n"))
-			t.Errorf("%v: %s", err, line)
-		}
+	if !inChild(t) {
 		return
 	}
 	for range 20 {
@@ -552,4 +562,83 @@ func TestRegressionKeyedLatestCountsTwice(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestRegressionKeyedHandlerSpins: a keyed handler that joined elsewhere than at the beginning span until its first
+// event, because it believed that what lay before its start was yet to be read: a core was busy, and in a
+// synctest bubble time stood still.
+func TestRegressionKeyedHandlerSpins(t *testing.T) {
+	if !inChild(t) {
+		return
+	}
+	synctest.Test(t, func(t *testing.T) {
+		eng := open(t, engine.Options{})
+		mustAppend(t, eng, "a", 1)
+		if _, err := eng.Handle("h", func(context.Context, engine.Event) error { return nil }, engine.Keyed(2)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second) // ends at once if nobody is busy
+		if err := eng.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestRegressionShutdownBetweenQuietAndSealed: between the moment at which everything was handled and the seal, a handler
+// that was resumed (or redriven) could append: acknowledged, and not handled by the others,
+// although Shutdown returned nil.
+func TestRegressionShutdownBetweenQuietAndSealed(t *testing.T) {
+	for _, late := range []string{"resume", "redrive"} {
+		t.Run(late, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := &headHook{keeper: newKeeper(), below: ".Stats("}
+				eng := open(t, engine.Options{Backend: b})
+				appended := make(chan error, 1)
+				again := false
+				h, err := eng.Handle("late", func(ctx context.Context, ev engine.Event) error {
+					if !again {
+						return errors.New("park me")
+					}
+					_, err := eng.Append(ctx, "b", engine.Any, twoEvents()...)
+					appended <- err
+					return nil
+				}, engine.Types("x"), engine.Retry(0, 1))
+				if err != nil {
+					t.Fatal(err)
+				}
+				live := countSlowly(t, eng)
+				// A paused handler, whose Stats look at the head: see TestRegressionShutdownDuringRedrive.
+				if paused, err := eng.On("z", func(context.Context, engine.Event) error { return nil }); err != nil || paused.Pause(t.Context()) != nil {
+					t.Fatal(err)
+				}
+				if late == "resume" {
+					if err := h.Pause(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+				}
+				mustAppend(t, eng, "a", 1)
+				synctest.Wait()
+				again = true
+				var outcome error
+				b.hook = func() {
+					if late == "resume" {
+						_ = h.Resume()
+					} else {
+						go func() { _, _ = h.Redrive(context.Background()) }()
+					}
+					outcome = <-appended
+				}
+				b.armed.Store(true)
+				if err := eng.Close(); err != nil {
+					t.Error(err)
+				}
+				if b.armed.Load() {
+					t.Skip("Shutdown no longer asks for the head between quiet and sealed: find another moment")
+				}
+				if outcome == nil && *live != 2 {
+					t.Errorf("of two acknowledged events %d were handled", *live)
+				}
+			})
+		})
+	}
 }

@@ -92,7 +92,7 @@ func step(state []fact, in call, out outcome) [][]fact {
 		if !out.duplicate && fresh && out.first == version+1 && out.last == engine.Version(len(grown)) {
 			return [][]fact{grown}
 		}
-		legal = out.duplicate && len(stored) == len(in.events) && out.first == places[0] && out.last == places[len(places)-1]
+		legal = out.duplicate && len(stored) == len(in.events) && out.first == slices.Min(places) && out.last == slices.Max(places)
 	}
 	if legal {
 		return same

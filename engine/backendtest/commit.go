@@ -3,6 +3,7 @@ package backendtest
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,6 +64,11 @@ var batchCases = []testCase{
 		name: "batch-in-one-step",
 		why:  "Commit is the point at which events come to be: Head never rests inside of it, or a handler sees half an append",
 		run:  batchInOneStep,
+	},
+	{
+		name: "stream-in-one-step",
+		why:  "a stream shows what Head has reached, and not a part of a batch: an owner that starts from the middle of an append gives its versions twice",
+		run:  streamInOneStep,
 	},
 	{
 		name: "memory-is-the-callers",
@@ -240,6 +246,42 @@ func batchInOneStep(s *suite) {
 			batch = append(batch, st.write(fmt.Sprintf("a-%d", i%3), "A", "B", "C"))
 		}
 		st.commit(batch...)
+	}
+	close(done)
+	watcher.Wait()
+	st.check()
+}
+
+// streamInOneStep watches the version of a stream while batches are committed of which
+// it is the first and smaller part.
+func streamInOneStep(s *suite) {
+	st := s.store()
+	const mine, others = 10, 1000
+	commit := func() {
+		st.commit(st.write("a-1", slices.Repeat([]string{"A"}, mine)...), st.write("b-1", slices.Repeat([]string{"B"}, others)...))
+	}
+	commit()
+	var watcher sync.WaitGroup
+	done := make(chan struct{})
+	watcher.Go(func() {
+		for {
+			before := int(st.b.Head())
+			state, err := st.b.Load(s.Context(), "a-1")
+			after := int(st.b.Head())
+			if v := int(state.Version); err != nil || v%mine != 0 || v/mine < before/(mine+others) || v/mine > after/(mine+others) {
+				s.Errorf("each batch of %d events has %d of the stream first; Head is %d, then Load returns version %d, %v, then Head is %d", mine+others, mine, before, v, err, after)
+				return
+			}
+			select {
+			case <-done:
+				return
+			default:
+				runtime.Gosched()
+			}
+		}
+	})
+	for range 12 {
+		commit()
 	}
 	close(done)
 	watcher.Wait()

@@ -156,11 +156,28 @@ func (st *storm) between(lo, hi engine.Position, size int) (events []engine.Even
 		switch {
 		case err != nil:
 			return nil, fmt.Errorf("ReadAll: %w", err)
-		case n < 1 || next <= lo:
+		case n < 1 || next <= lo: // nothing is filtered, so every page has something
 			return nil, fmt.Errorf("ReadAll from %d to %d returns %d events and next %d; Head was %d or more before", lo, hi, n, next, hi)
 		}
 		events = append(events, dst[:n]...)
 		lo = next
+	}
+	return events, nil
+}
+
+// stream reads all events of a stream by a state that Load has returned.
+func (st *storm) stream(state engine.StreamState) (events []engine.Event, err error) {
+	dst := make([]engine.Event, 37)
+	for q := (engine.StreamQuery{From: 1, To: state.Version}); q.From <= q.To; {
+		n, next, err := st.b.ReadStream(st.Context(), state, q, dst)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("ReadStream: %w", err)
+		case n < 1 || next <= q.From:
+			return nil, fmt.Errorf("ReadStream of %q from %d returns %d events and next %d; Load returned version %d", state.Name, q.From, n, next, state.Version)
+		}
+		events = append(events, dst[:n]...)
+		q.From = next
 	}
 	return events, nil
 }
@@ -225,7 +242,6 @@ func lastOfCommit(id string) bool {
 
 // watchStreams looks from streams to the log: what a stream shows, the log has.
 func (st *storm) watchStreams(more func() bool) error {
-	dst := make([]engine.Event, 3*3*commits)
 	for more() {
 		name := fmt.Sprintf([]string{"left-%d", "right-%d"}[rand.IntN(2)], rand.IntN(writers))
 		state, err := st.b.Load(st.Context(), name)
@@ -235,22 +251,25 @@ func (st *storm) watchStreams(more func() bool) error {
 		if state.Version == 0 {
 			continue
 		}
-		n, _, err := st.b.ReadStream(st.Context(), state, engine.StreamQuery{From: 1, To: state.Version}, dst)
+		all, err := st.stream(state)
 		head := st.b.Head()
-		if err != nil || n != int(state.Version) {
-			return fmt.Errorf("ReadStream of %q at version %d returns %d events, %v", name, state.Version, n, err)
+		if err != nil {
+			return err
 		}
-		for i := range dst[:n] {
-			switch e := &dst[i]; {
+		for i := range all {
+			switch e := &all[i]; {
 			case e.Stream != name || e.Version != engine.Version(i+1):
 				return fmt.Errorf("ReadStream of %q returns version %d of %q at place %d", name, e.Version, e.Stream, i+1)
 			case e.Position > head:
 				return fmt.Errorf("%q shows position %d, and Head is %d", name, e.Position, head)
-			case i > 0 && e.Position <= dst[i-1].Position:
-				return fmt.Errorf("versions %d and %d of %q have positions %d and %d", i, i+1, name, dst[i-1].Position, e.Position)
+			case i > 0 && e.Position <= all[i-1].Position:
+				return fmt.Errorf("versions %d and %d of %q have positions %d and %d", i, i+1, name, all[i-1].Position, e.Position)
 			}
 		}
-		last := dst[n-1]
+		if len(all) != int(state.Version) {
+			return fmt.Errorf("ReadStream of %q returns %d events; Load returned version %d", name, len(all), state.Version)
+		}
+		last := all[len(all)-1]
 		events, err := st.between(last.Position, last.Position, 1)
 		if err != nil {
 			return err
@@ -324,14 +343,13 @@ func (st *storm) compare() error {
 		}
 		streams[e.Stream] = append(streams[e.Stream], e)
 	}
-	dst := make([]engine.Event, len(events))
 	for name, want := range streams {
 		state, err := st.b.Load(st.Context(), name)
 		if err != nil || int(state.Version) != len(want) {
 			return fmt.Errorf("Load(%q) returns version %d, %v; the log has %d events of it", name, state.Version, err, len(want))
 		}
-		n, _, err := st.b.ReadStream(st.Context(), state, engine.StreamQuery{From: 1, To: state.Version}, dst)
-		if err != nil || !slices.EqualFunc(dst[:n], want, func(a, b engine.Event) bool { return difference(&a, &b) == "" }) {
+		got, err := st.stream(state)
+		if err != nil || !slices.EqualFunc(got, want, func(a, b engine.Event) bool { return difference(&a, &b) == "" }) {
 			return fmt.Errorf("ReadStream of %q, %v, does not return the %d events that the log has of it", name, err, len(want))
 		}
 	}

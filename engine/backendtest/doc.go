@@ -21,10 +21,10 @@
 // capability that is claimed and cannot be tested, because the Harness lacks a function, fails.
 //
 // Run the suite with -race and with -cpu 1,2,4: half of it is about what happens at the
-// same time. It commits about 3,000 times, so that a backend that syncs a device takes seconds,
+// same time. It commits about 3,500 times, so that a backend that syncs a device takes seconds,
 // and needs only package testing. After each case no goroutine may be left that the
 // backend has started.
 //
-// The suite itself is tested with backends that each have one planted defect: see
-// TestTeeth.
+// The suite itself is tested with backends that each have one planted defect, which it must
+// find (TestTeeth), and with some that do things differently and right (TestAllowed).
 package backendtest

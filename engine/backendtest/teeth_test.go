@@ -58,6 +58,80 @@ func TestNoFalseAlarm(t *testing.T) {
 	}
 }
 
+// TestAllowed runs the cases named over backends that use the room which the contract
+// leaves. They must pass.
+func TestAllowed(t *testing.T) {
+	for _, a := range []defect{
+		breaks("a cancelled commit is refused", func(b *broken) {
+			b.commit = func(ctx context.Context, writes []*engine.Write) error {
+				if ctx.Err() != nil {
+					return context.Cause(ctx)
+				}
+				return b.handle.Commit(ctx, writes)
+			}
+		}, "cancelled-commit", "cancelled-during-commit"),
+		breaks("a cancelled commit is stored or not, and nobody knows", func(b *broken) {
+			n := 0
+			b.commit = func(ctx context.Context, writes []*engine.Write) error {
+				if ctx.Err() == nil {
+					return b.handle.Commit(ctx, writes)
+				}
+				if n++; n%2 == 0 {
+					if err := b.handle.Commit(context.WithoutCancel(ctx), writes); err != nil {
+						return err
+					}
+				}
+				return errors.Join(engine.ErrOutcomeUnknown, context.Cause(ctx))
+			}
+		}, "cancelled-commit", "cancelled-during-commit"),
+		breaks("small pages", func(b *broken) {
+			// Looks at three places a call, whatever it finds there.
+			b.readAll = func(q engine.Query, dst []engine.Event) (int, engine.Position, error) {
+				if q.Backward {
+					q.From = min(q.From, b.handle.Head())
+					q.To = max(q.To, max(q.From, 3)-2)
+				} else {
+					q.To = min(q.To, q.From+2)
+				}
+				return b.handle.ReadAll(ctx, q, dst)
+			}
+			b.readStream = func(s engine.StreamState, q engine.StreamQuery, dst []engine.Event) (int, engine.Version, error) {
+				if !q.Backward {
+					q.To = min(q.To, q.From+2)
+				}
+				return b.handle.ReadStream(ctx, s, q, dst)
+			}
+			b.types = func(after engine.Position, dst []engine.TypeID) (int, error) {
+				return b.handle.Types(after, dst[:1])
+			}
+		}, "new-store-is-empty", "committed-is-visible", "state-carries-over", "keeps-ids-and-metadata", "reads-do-not-share-memory",
+			"read-all-every-range", "read-stream-every-range", "read-categories", "read-past-head", "types-match-the-log",
+			"who-sees-p-sees-all-before-p", "streams-agree-with-the-log", "shared-storm", "engine", "engine-idempotent", "engine-storm"),
+		breaks("no Ref", func(b *broken) {
+			b.load = func(stream string) (engine.StreamState, error) {
+				state, err := b.handle.Load(ctx, stream)
+				state.Ref = nil
+				return state, err
+			}
+			b.commit = func(ctx context.Context, writes []*engine.Write) error {
+				err := b.handle.Commit(ctx, writes)
+				for _, w := range writes {
+					w.Stream.Ref = nil
+				}
+				return err
+			}
+		}, "load-unknown-stream", "state-carries-over", "find", "reopen", "engine", "engine-idempotent"),
+	} {
+		t.Run(a.name, func(t *testing.T) {
+			for _, name := range a.caught {
+				if verdict := harness(a.plant).Judge(t, name, 10*time.Second); verdict != "" {
+					t.Errorf("%s: %s", name, verdict)
+				}
+			}
+		})
+	}
+}
+
 // broken is a handle of which some methods were replaced.
 type broken struct {
 	*handle
@@ -366,6 +440,27 @@ func commitDefects() []defect {
 	}
 	return []defect{
 		breaks("a batch in pieces", oneByOne, "batch-in-one-step", "shared-conflict"),
+		breaks("a stream that grows event by event", func(b *broken) {
+			var mu sync.Mutex
+			growing := engine.Version(0) // a version in the middle of the batch being committed
+			b.commit = func(ctx context.Context, writes []*engine.Write) error {
+				mu.Lock()
+				growing = writes[0].After + engine.Version(len(writes[0].Events)+1)/2
+				mu.Unlock()
+				runtime.Gosched()
+				mu.Lock()
+				defer mu.Unlock()
+				growing = 0
+				return b.handle.Commit(ctx, writes)
+			}
+			b.load = func(stream string) (engine.StreamState, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				state, err := b.handle.Load(ctx, stream)
+				state.Version = max(state.Version, growing)
+				return state, err
+			}
+		}, "stream-in-one-step"),
 		breaks("a torn batch", func(b *broken) {
 			b.commit = func(ctx context.Context, writes []*engine.Write) error {
 				if ctx.Err() == nil {
