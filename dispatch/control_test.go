@@ -382,7 +382,7 @@ func TestWaitStorm(t *testing.T) {
 				for i := range events {
 					r.store(event{kind: dispatch.Kind(1 + i%2), key: fmt.Sprint(i % 5)})
 					if i%20 == 0 {
-						time.Sleep(1)
+						time.Sleep(time.Nanosecond)
 					}
 				}
 			})
@@ -390,7 +390,7 @@ func TestWaitStorm(t *testing.T) {
 				for range 40 {
 					_ = h.Pause(ctxBg)
 					_ = h.Resume()
-					time.Sleep(1)
+					time.Sleep(time.Nanosecond)
 				}
 			})
 			wg.Wait()

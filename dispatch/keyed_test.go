@@ -258,7 +258,7 @@ func TestKeyedPauseAndResumeStorm(t *testing.T) {
 							t.Error(err)
 						}
 						if i%32 == 0 {
-							time.Sleep(1)
+							time.Sleep(time.Nanosecond)
 						}
 					}
 				})
@@ -274,7 +274,7 @@ func TestKeyedPauseAndResumeStorm(t *testing.T) {
 						if err := h.Resume(); err != nil {
 							t.Error(err)
 						}
-						time.Sleep(1)
+						time.Sleep(time.Nanosecond)
 					}
 				})
 				wg.Wait()
@@ -330,7 +330,7 @@ func TestKeyedForgetsWhatItJumpsOver(t *testing.T) {
 		r.log.onRead = func(after, _ uint64) error { // when it reads on, there is more than its window
 			r.log.onRead = nil
 			r.storeN(20)
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			return nil
 		}
 		if err := h.Resume(); err != nil {

@@ -367,7 +367,7 @@ func TestFailStorm(t *testing.T) {
 				for i := range events {
 					r.store(event{kind: 1, key: fmt.Sprint(i % 11)})
 					if i%64 == 0 {
-						time.Sleep(1)
+						time.Sleep(time.Nanosecond)
 					}
 				}
 				stops := 0

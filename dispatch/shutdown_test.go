@@ -451,7 +451,7 @@ func TestEndInAStorm(t *testing.T) {
 				})
 			}
 			for acked.Load() < int64(i*5) {
-				time.Sleep(1)
+				time.Sleep(time.Nanosecond)
 			}
 			r.CloseDoor()
 			wg.Wait()

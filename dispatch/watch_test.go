@@ -119,7 +119,7 @@ func TestWatchersLoseNoWakeUp(t *testing.T) {
 				for i := range events {
 					r.storeN(1)
 					if i%10 == 0 {
-						time.Sleep(1) // everybody parks
+						time.Sleep(time.Nanosecond) // everybody parks
 					}
 				}
 				wg.Wait()

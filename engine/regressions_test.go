@@ -14,6 +14,9 @@ import (
 	"github.com/weirstore/weir/engine"
 )
 
+// Each test here holds what a review of the whole engine has found, as its smallest
+// reproduction.
+
 type rvA struct{ N int }
 type rvB struct{ N int }
 
@@ -64,7 +67,7 @@ func (w *wrapped) LoadCheckpoint(ctx context.Context, h string) (engine.Position
 	return pos, ok, err
 }
 
-// D: context of a delivery whose call has returned stays "inside" when the handler stopped there.
+// Was wrong: context of a delivery whose call has returned stays "inside" when the handler stopped there.
 func TestRegressionContextOfStoppedHandlerIsNoLongerInside(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := quietEngine(t, engine.Options{})
@@ -94,7 +97,7 @@ func TestRegressionContextOfStoppedHandlerIsNoLongerInside(t *testing.T) {
 	})
 }
 
-// D: ErrOutcomeUnknown leaves the gate although the owner still commits.
+// Was wrong: ErrOutcomeUnknown leaves the gate although the owner still commits.
 func TestRegressionShutdownWaitsForAppendOfUnknownOutcome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &wrapped{Memory: engine.NewMemory()}
@@ -117,7 +120,7 @@ func TestRegressionShutdownWaitsForAppendOfUnknownOutcome(t *testing.T) {
 	})
 }
 
-// D: Goexit in Commit leaves a stale version behind.
+// Was wrong: Goexit in Commit leaves a stale version behind.
 func TestRegressionGoexitInCommit(t *testing.T) {
 	for _, prompt := range []bool{true, false} {
 		t.Run(fmt.Sprint("prompt ", prompt), func(t *testing.T) {
@@ -159,7 +162,7 @@ func TestRegressionGoexitInCommit(t *testing.T) {
 	}
 }
 
-// D: result of a duplicate.
+// Was wrong: result of a duplicate.
 func TestRegressionDuplicateInAnotherOrder(t *testing.T) {
 	e := quietEngine(t, engine.Options{})
 	defer e.Close()
@@ -172,7 +175,7 @@ func TestRegressionDuplicateInAnotherOrder(t *testing.T) {
 	}
 }
 
-// D: name's checkpoint loaded before the old handler of the name saved its own.
+// Was wrong: name's checkpoint loaded before the old handler of the name saved its own.
 func TestRegressionHandleWhileHandlerOfThatNameIsRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &wrapped{Memory: engine.NewMemory(), prompt: true}
@@ -254,7 +257,7 @@ func TestRegressionHandleWhileHandlerOfThatNameIsRemovedLosesEvents(t *testing.T
 	})
 }
 
-// D: Types for On.
+// Was wrong: Types for On.
 func TestRegressionTypesTakesThePlaceOfOnsType(t *testing.T) {
 	e := quietEngine(t, engine.Options{})
 	var got []string
@@ -268,7 +271,7 @@ func TestRegressionTypesTakesThePlaceOfOnsType(t *testing.T) {
 	}
 }
 
-// D: followers and a context that ends in the backend.
+// Was wrong: followers and a context that ends in the backend.
 func TestRegressionFollowEndsSilentlyWhenContextEndsInTheBackend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &wrapped{Memory: engine.NewMemory()}
@@ -292,7 +295,6 @@ func TestRegressionFollowEndsSilentlyWhenContextEndsInTheBackend(t *testing.T) {
 	})
 }
 
-type rvEmbed struct{ fmt.Stringer }
 type rvTyper interface{ EventType() string }
 type rvEmbedsInterface struct{ rvTyper }
 type rvNamed struct{ Kind string }
@@ -321,7 +323,7 @@ func TestRegressionEventTypePromotedFromNil(t *testing.T) {
 	}
 }
 
-// D: Stats.Appended after an acknowledged append.
+// Was wrong: Stats.Appended after an acknowledged append.
 func TestRegressionStatsAppendedAfterAppend(t *testing.T) {
 	e := quietEngine(t, engine.Options{Backend: &wrapped{Memory: engine.NewMemory()}})
 	defer e.Close()
@@ -335,19 +337,6 @@ func TestRegressionStatsAppendedAfterAppend(t *testing.T) {
 	if wrong > 0 {
 		t.Errorf("Stats().Appended lacked an acknowledged event %d times in 200,000", wrong)
 	}
-}
-
-// D: reading registers type names.
-type countTypes struct {
-	*engine.Memory
-	n atomic.Int64
-}
-
-func (c *countTypes) TypeID(name string) (engine.TypeID, error) {
-	if c.n.Add(1) > 100 {
-		return 0, errors.New("no more types")
-	}
-	return c.Memory.TypeID(name)
 }
 
 type panicsInClose struct{ *engine.Memory }
@@ -397,7 +386,7 @@ func TestRegressionHugeStreamMailbox(t *testing.T) {
 	}
 }
 
-// D: one append that the backend cannot store fails those of other callers in its batch.
+// Was wrong: one append that the backend cannot store fails those of other callers in its batch.
 func TestRegressionAppendThatCannotBeStoredFailsNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &rvRefuses{wrapped: &wrapped{Memory: engine.NewMemory()}, hold: make(chan struct{})}
@@ -443,7 +432,7 @@ func (r *rvRefuses) Commit(ctx context.Context, writes []*engine.Write) error {
 	return r.Memory.Commit(ctx, writes)
 }
 
-// D: Resume between quiescence and the seal.
+// Was wrong: Resume between quiescence and the seal.
 func TestRegressionResumeWhileShuttingDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &wrapped{Memory: engine.NewMemory(), prompt: true}
@@ -483,7 +472,7 @@ func TestRegressionResumeWhileShuttingDown(t *testing.T) {
 	})
 }
 
-// D: names of handlers without one.
+// Was wrong: names of handlers without one.
 func TestRegressionOnAfterAHandlerOfThatName(t *testing.T) {
 	e := quietEngine(t, engine.Options{})
 	defer e.Close()
@@ -494,7 +483,7 @@ func TestRegressionOnAfterAHandlerOfThatName(t *testing.T) {
 	}
 }
 
-// D: Shutdown and a goroutine with the stale context of a stopped handler (see above).
+// Was wrong: Shutdown and a goroutine with the stale context of a stopped handler (see above).
 func TestRegressionAcknowledgedWithStaleContextIsDelivered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &wrapped{Memory: engine.NewMemory(), prompt: true}
@@ -536,7 +525,7 @@ func TestRegressionAcknowledgedWithStaleContextIsDelivered(t *testing.T) {
 	})
 }
 
-// D: typed nil.
+// Was wrong: typed nil.
 func TestRegressionTypedNilPayload(t *testing.T) {
 	e := quietEngine(t, engine.Options{})
 	defer e.Close()
@@ -550,7 +539,7 @@ type rvKeeps struct{ *engine.Memory }
 
 func (rvKeeps) Close() error { return nil }
 
-// D: a named handler that never got as far as a checkpoint loses events at a crash.
+// Was wrong: a named handler that never got as far as a checkpoint loses events at a crash.
 func TestRegressionNamedHandlerAfterACrashBeforeItsFirstCheckpoint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		place := rvKeeps{engine.NewMemory()}
@@ -573,7 +562,7 @@ func TestRegressionNamedHandlerAfterACrashBeforeItsFirstCheckpoint(t *testing.T)
 	})
 }
 
-// D: stream names of any caller pin strings; a panic of a backend read hits the caller inside a handler only.
+// Was wrong: stream names of any caller pin strings; a panic of a backend read hits the caller inside a handler only.
 func TestRegressionPanicInBackendRead(t *testing.T) {
 	w := &wrapped{Memory: engine.NewMemory(), prompt: true}
 	w.onRead = func() { panic("disk") }
