@@ -39,9 +39,8 @@ type workload struct {
 
 // history is what the clients saw.
 type history struct {
-	ops    []porcupine.Operation
-	log    []engine.Event // at the end, of all streams, by position
-	audits []error
+	ops []porcupine.Operation
+	log []engine.Event // at the end, of all streams, by position
 }
 
 // plan is the work of one client, made before the clock runs.
@@ -329,4 +328,13 @@ func (h *history) draw(t *testing.T) {
 		t.Log(err)
 	}
 	t.Logf("the history: %s", path)
+	for _, part := range streamModel().Partition(h.ops) { // the shortest beginning that nothing explains
+		for n := range part {
+			if porcupine.CheckOperationsTimeout(streamModel(), part[:n+1], time.Second) == porcupine.Illegal {
+				op := part[n]
+				t.Logf("no order explains client %d's call %d…%dns: %s, after %d calls", op.ClientId, op.Call, op.Return, describe(op.Input.(call), op.Output.(outcome)), n)
+				break
+			}
+		}
+	}
 }

@@ -1,7 +1,6 @@
 package verify_test
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"testing"
 
@@ -96,7 +95,7 @@ func atLeastOne(t *testing.T, tally map[string]int, what ...string) {
 	t.Helper()
 	for _, w := range what {
 		if tally[w] == 0 && !t.Failed() {
-			t.Error(fmt.Sprintf("no call ended with %q: the workload is too tame", w))
+			t.Errorf("no call ended with %q: the workload is too tame", w)
 		}
 	}
 }
