@@ -328,13 +328,30 @@ func (h *history) draw(t *testing.T) {
 		t.Log(err)
 	}
 	t.Logf("the history: %s", path)
-	for _, part := range streamModel().Partition(h.ops) { // the shortest beginning that nothing explains
-		for n := range part {
-			if porcupine.CheckOperationsTimeout(streamModel(), part[:n+1], time.Second) == porcupine.Illegal {
-				op := part[n]
-				t.Logf("no order explains client %d's call %d…%dns: %s, after %d calls", op.ClientId, op.Call, op.Return, describe(op.Input.(call), op.Output.(outcome)), n)
-				break
-			}
+	for _, part := range streamModel().Partition(h.ops) {
+		if op, ok := firstOdd(part); ok {
+			t.Logf("nothing explains, with what had begun by then, client %d's call %d…%dns: %s", op.ClientId, op.Call, op.Return, describe(op.Input.(call), op.Output.(outcome)))
 		}
 	}
+}
+
+// firstOdd returns the call at whose return it was clear that a history is not linearizable:
+// what had not returned by then may have happened or not.
+func firstOdd(ops []porcupine.Operation) (porcupine.Operation, bool) {
+	slices.SortFunc(ops, func(a, b porcupine.Operation) int { return cmp.Compare(a.Return, b.Return) })
+	for _, now := range ops {
+		var begun []porcupine.Operation
+		for _, op := range ops {
+			if op.Return > now.Return {
+				op.Output, op.Return = outcome{kind: unknown}, int64(deadline)*2
+			}
+			if op.Call <= now.Return && (op.Return <= now.Return || !op.Input.(call).read) {
+				begun = append(begun, op)
+			}
+		}
+		if porcupine.CheckOperationsTimeout(streamModel(), begun, time.Second) == porcupine.Illegal {
+			return now, true
+		}
+	}
+	return porcupine.Operation{}, false
 }
