@@ -380,7 +380,7 @@ func TestFailStorm(t *testing.T) {
 						t.Fatal(err)
 					}
 					stops++
-					time.Sleep(1) // or it would be told to stop and to go on without end, in one call
+					time.Sleep(time.Nanosecond) // or it would be told to stop and to go on without end, in one call
 					r.storeN(1)
 					if err := h.Resume(); err != nil {
 						t.Fatal(err)
