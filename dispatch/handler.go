@@ -366,10 +366,10 @@ func (h *Handler[E]) finish() {
 			break
 		}
 	}
+	h.counters.handled.Add(uint64(i - h.main.givenUp))
 	h.mail.handled(upTo, uint64(counted)) // before the position says so: who has waited for it sees no lag
 	h.setDone(upTo)
 	h.turn.active = false
-	h.counters.handled.Add(uint64(i - h.main.givenUp))
 	clear(h.buf[:h.turn.n]) // let go of payloads
 	h.madeProgress()
 }

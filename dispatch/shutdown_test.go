@@ -168,6 +168,7 @@ func TestQuiesceAtItsDeadlineLeavesAReport(t *testing.T) {
 		if err := r.End(ctx); err != errBoom {
 			t.Errorf("End returned %v", err)
 		}
+		settle()
 		lag := map[string]uint64{"stuck": 3, "stuck keyed": 3}
 		for _, h := range r.Handlers() {
 			if s := h.Stats(); s.Lag != lag[h.Name()] || isClosed(h.Gone()) {
@@ -405,7 +406,9 @@ func TestEndRacesWithAdd(t *testing.T) {
 					for range i % 7 {
 						runtime.Gosched()
 					}
-					r.end()
+					if err := r.End(ctxBg); err != nil {
+						t.Error(err)
+					}
 					wg.Wait()
 					if r.Pulses() != 0 || len(r.Handlers()) != 0 {
 						t.Errorf("%d pulses, %d handlers are left", r.Pulses(), len(r.Handlers()))

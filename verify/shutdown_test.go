@@ -313,3 +313,65 @@ func TestShutdownNamesWhoHoldsItUp(t *testing.T) {
 		})
 	}
 }
+
+// TestDrainingRefusesOutsiders: once Shutdown has begun nothing comes in from outside, not even what waited at the
+// door; handlers may append until they are done.
+func TestDrainingRefusesOutsiders(t *testing.T) {
+	for _, full := range []engine.OverflowPolicy{engine.Block, engine.CatchUp} {
+		t.Run(full.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				eng := open(t, engine.Options{})
+				release := make(chan struct{})
+				var withContext, without error
+				if _, err := eng.On("x", func(ctx context.Context, ev engine.Event) error {
+					<-release
+					_, withContext = eng.Append(ctx, "a", engine.Any, engine.NewEvent{Type: "y", Data: 1})
+					// A handler that has lost its context is still known.
+					_, without = eng.Append(context.Background(), "a", engine.Any, engine.NewEvent{Type: "y", Data: 1})
+					return nil
+				}, engine.Mailbox(1), engine.Overflow(full)); err != nil {
+					t.Fatal(err)
+				}
+				mustAppend(t, eng, "a", 1)
+				synctest.Wait() // the handler is in its call, and its mailbox is full
+				outside := func() error {
+					_, err := eng.Append(t.Context(), "b", engine.Any, engine.NewEvent{Type: "y", Data: 1})
+					return err
+				}
+				atDoor, down := make(chan error, 1), make(chan error, 1)
+				if full == engine.Block {
+					go func() { atDoor <- outside() }()
+					synctest.Wait()
+				} else {
+					atDoor <- engine.ErrClosed // there is no door
+				}
+				go func() { down <- eng.Close() }()
+				synctest.Wait()
+				select {
+				case err := <-atDoor:
+					if !errors.Is(err, engine.ErrClosed) {
+						t.Errorf("an append that waited at the door: %v", err)
+					}
+				default:
+					t.Error("an append still waits at the door")
+				}
+				if err := outside(); !errors.Is(err, engine.ErrClosed) {
+					t.Errorf("an append from outside: %v", err)
+				}
+				if _, err := eng.On("x", func(context.Context, engine.Event) error { return nil }); !errors.Is(err, engine.ErrClosed) {
+					t.Errorf("a new handler: %v", err)
+				}
+				if n := len(readAll(t, eng)); n != 1 {
+					t.Errorf("while it drains %d events can be read, want 1", n)
+				}
+				close(release)
+				if err := <-down; err != nil || withContext != nil || without != nil {
+					t.Errorf("shutdown: %v; appends of the handler: %v, %v", err, withContext, without)
+				}
+				if head := eng.Head(); head != 3 {
+					t.Errorf("the head is %d, want 3", head)
+				}
+			})
+		})
+	}
+}
