@@ -503,7 +503,5 @@ func TestHandOver(t *testing.T) {
 		events += len(final)
 	})
 	t.Logf("%d hand-overs, %d events, %d lagged", handOvers, events, lagged)
-	if lagged == 0 && !t.Failed() {
-		t.Error("nobody ever lagged: the storm is too tame")
-	}
+	atLeastOne(t, map[string]int{"lagged": int(lagged)}, "lagged")
 }

@@ -237,8 +237,11 @@ func (b shuffling) Commit(ctx context.Context, writes []*engine.Write) error {
 	return b.Backend.Commit(ctx, writes)
 }
 
-// doubtful is no bug: a backend over a network, say, that sometimes does not know whether
-// it has stored a commit. It lets other goroutines run meanwhile, so that commits of many appends form.
+// errDisk means that nothing was stored.
+var errDisk = errors.New("disk on fire")
+
+// doubtful is no bug: a backend over a network, say, that sometimes fails, and sometimes does not
+// know whether it has stored a commit. It lets other goroutines run meanwhile, so that commits of many appends form.
 type doubtful struct {
 	engine.Backend
 	rng *rand.Rand
@@ -250,6 +253,8 @@ func (b *doubtful) Commit(ctx context.Context, writes []*engine.Write) error {
 		runtime.Gosched()
 	}
 	switch {
+	case b.oneIn(b.rng, 12):
+		return errDisk
 	case b.oneIn(b.rng, 12):
 		return engine.ErrOutcomeUnknown
 	case b.oneIn(b.rng, 12):

@@ -35,7 +35,7 @@ const (
 	okay     kind = iota
 	conflict      // VersionConflictError
 	partial       // PartialDuplicateError
-	refused       // ErrClosed, or the context's error: nothing was done
+	refused       // ErrClosed, the context's error, or the backend's: nothing was done
 	unknown       // ErrOutcomeUnknown
 )
 
@@ -48,6 +48,7 @@ type outcome struct {
 	actual      engine.Version // conflict
 	stored      []string       // partial
 	events      []seen         // read
+	resolved    bool           // the client was told unknown, the log told the rest
 }
 
 type seen struct {
