@@ -38,6 +38,13 @@ func (e *VersionConflictError) Error() string {
 	return fmt.Sprintf("engine: append %q: version conflict: expected %v, stream is at %d", e.Stream, e.Expected, e.Actual)
 }
 
+// StreamDeletedError means that a stream was deleted: nothing can be appended to it any more.
+type StreamDeletedError struct{ Stream string }
+
+func (e *StreamDeletedError) Error() string {
+	return fmt.Sprintf("engine: stream %q is deleted", e.Stream)
+}
+
 // PartialDuplicateError means that of the events of one append some are stored already
 // and some are not, by their IDs. Nothing was stored.
 type PartialDuplicateError struct {

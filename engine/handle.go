@@ -304,7 +304,7 @@ func (e *Engine) loadCheckpoint(handler string, start Position) (pos uint64, ok 
 	defer recovered(&err, "load checkpoint")
 	p, ok, err := e.backend.LoadCheckpoint(e.ctx, handler)
 	if err == nil && !ok {
-		err = e.backend.SaveCheckpoint(e.ctx, handler, start)
+		err = e.backend.SaveCheckpoints(e.ctx, []Checkpoint{{handler, start}})
 	}
 	return uint64(p), ok, err
 }
@@ -313,7 +313,7 @@ func (e *Engine) loadCheckpoint(handler string, start Position) (pos uint64, ok 
 func (e *Engine) saveCheckpoint(handler string, pos Position) {
 	save := func() (err error) {
 		defer recovered(&err, "save checkpoint")
-		return e.backend.SaveCheckpoint(context.WithoutCancel(e.ctx), handler, pos)
+		return e.backend.SaveCheckpoints(context.WithoutCancel(e.ctx), []Checkpoint{{handler, pos}})
 	}
 	if err := save(); err != nil {
 		e.opts.Logger.Error("weir: checkpoint not saved", "handler", handler, "position", pos, "err", err)

@@ -27,8 +27,9 @@ type Memory struct {
 	mu    sync.Mutex // held for a commit: pure memory work
 	clock clock
 
-	checkMu     sync.Mutex // guards checkpoints
+	checkMu     sync.Mutex // guards what follows
 	checkpoints map[string]Position
+	parked      map[string][]ParkedRecord
 }
 
 // segmentSize is the number of records in a segment: 56 KiB, so that a small store
@@ -119,6 +120,7 @@ func NewMemory() *Memory {
 		streams:     newShards[*memStream](),
 		types:       newTypeTable(),
 		checkpoints: make(map[string]Position),
+		parked:      make(map[string][]ParkedRecord),
 	}
 	m.segments.Store(new([]*segment))
 	return m
@@ -208,7 +210,7 @@ func (m *Memory) Commit(_ context.Context, writes []*Write) error {
 			s = m.streams.getOrPut(w.Stream.Name, newMemStream)
 			w.Stream.Ref = s
 		}
-		w.Position, w.Time = pos+1, time.Unix(0, now).UTC()
+		w.Position, w.Time, w.Durability = pos+1, time.Unix(0, now).UTC(), Volatile
 		s.mu.Lock()
 		for i := range w.Events {
 			pos++
@@ -361,15 +363,58 @@ func (m *Memory) LoadCheckpoint(_ context.Context, handler string) (Position, bo
 	return pos, ok, m.check()
 }
 
-// SaveCheckpoint implements [Backend].
-func (m *Memory) SaveCheckpoint(_ context.Context, handler string, pos Position) error {
+// SaveCheckpoints implements [Backend].
+func (m *Memory) SaveCheckpoints(_ context.Context, checkpoints []Checkpoint) error {
 	m.checkMu.Lock()
 	defer m.checkMu.Unlock()
 	if err := m.check(); err != nil {
 		return err
 	}
-	m.checkpoints[handler] = pos
+	for _, c := range checkpoints {
+		m.checkpoints[c.Handler] = c.Position
+	}
 	return nil
+}
+
+// Park implements [Backend].
+func (m *Memory) Park(_ context.Context, handler string, parked ParkedRecord) error {
+	m.checkMu.Lock()
+	defer m.checkMu.Unlock()
+	if err := m.check(); err != nil {
+		return err
+	}
+	list := m.parked[handler]
+	if i := parkedAt(list, parked.Position); i >= 0 {
+		list[i] = parked
+	} else {
+		m.parked[handler] = append(list, parked)
+	}
+	return nil
+}
+
+// Unpark implements [Backend].
+func (m *Memory) Unpark(_ context.Context, handler string, pos Position) error {
+	m.checkMu.Lock()
+	defer m.checkMu.Unlock()
+	if err := m.check(); err != nil {
+		return err
+	}
+	list := m.parked[handler]
+	if i := parkedAt(list, pos); i >= 0 {
+		m.parked[handler] = slices.Delete(list, i, i+1)
+	}
+	return nil
+}
+
+// Parked implements [Backend].
+func (m *Memory) Parked(_ context.Context, handler string) ([]ParkedRecord, error) {
+	m.checkMu.Lock()
+	defer m.checkMu.Unlock()
+	return slices.Clone(m.parked[handler]), m.check()
+}
+
+func parkedAt(list []ParkedRecord, pos Position) int {
+	return slices.IndexFunc(list, func(p ParkedRecord) bool { return p.Position == pos })
 }
 
 // clock gives wall-clock times that never go back. Within a second it counts on with

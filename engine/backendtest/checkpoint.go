@@ -1,6 +1,7 @@
 package backendtest
 
 import (
+	"context"
 	"fmt"
 	"sync"
 
@@ -20,6 +21,11 @@ var checkpointCases = []testCase{
 	},
 }
 
+// save saves one checkpoint.
+func save(ctx context.Context, b engine.Backend, handler string, pos engine.Position) error {
+	return b.SaveCheckpoints(ctx, []engine.Checkpoint{{Handler: handler, Position: pos}})
+}
+
 func (st *store) checkCheckpoint(handler string, want engine.Position) {
 	st.Helper()
 	if pos, ok, err := st.b.LoadCheckpoint(st.Context(), handler); pos != want || !ok || err != nil {
@@ -32,8 +38,8 @@ func checkpoints(s *suite) {
 	st.add("a-1", "A", "A", "A", "A")
 	// Up, down (somebody has started a read model anew), and the beginning.
 	for _, pos := range []engine.Position{1, 4, 4, 2, 0, 3} {
-		if err := st.b.SaveCheckpoint(s.Context(), "mails", pos); err != nil {
-			s.Fatalf("SaveCheckpoint: %v", err)
+		if err := save(s.Context(), st.b, "mails", pos); err != nil {
+			s.Fatalf("SaveCheckpoints: %v", err)
 		}
 		st.checkCheckpoint("mails", pos)
 		for _, other := range []string{"mail", "Mails", "mails ", "a-1"} {
@@ -42,8 +48,8 @@ func checkpoints(s *suite) {
 			}
 		}
 	}
-	if err := st.b.SaveCheckpoint(s.Context(), "mail", 1); err != nil {
-		s.Fatalf("SaveCheckpoint: %v", err)
+	if err := save(s.Context(), st.b, "mail", 1); err != nil {
+		s.Fatalf("SaveCheckpoints: %v", err)
 	}
 	st.checkCheckpoint("mail", 1)
 	st.checkCheckpoint("mails", 3)
@@ -57,8 +63,8 @@ func checkpointsConcurrently(s *suite) {
 	for h := range handlers {
 		all.Go(func() {
 			for i := range saves {
-				if err := st.b.SaveCheckpoint(s.Context(), fmt.Sprint("handler ", h), engine.Position(i*handlers+h)); err != nil {
-					s.Errorf("SaveCheckpoint: %v", err)
+				if err := save(s.Context(), st.b, fmt.Sprint("handler ", h), engine.Position(i*handlers+h)); err != nil {
+					s.Errorf("SaveCheckpoints: %v", err)
 				}
 			}
 		})

@@ -92,7 +92,7 @@ func (st *store) calls(stream string) []call {
 			return err
 		}},
 		{"LoadCheckpoint", func() error { _, _, err := b.LoadCheckpoint(ctx, stream); return err }},
-		{"SaveCheckpoint", func() error { return b.SaveCheckpoint(ctx, stream, 1) }},
+		{"SaveCheckpoints", func() error { return save(ctx, b, stream, 1) }},
 	}
 }
 

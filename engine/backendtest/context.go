@@ -139,14 +139,14 @@ func cancelledReads(s *suite) {
 	n, _, err = st.b.ReadStream(ctx, state, engine.StreamQuery{From: 1, To: 1}, dst)
 	judge("ReadStream", err, n == 1 && difference(&dst[0], &st.log[0]) == "")
 
-	err = st.b.SaveCheckpoint(ctx, "mails", 3)
+	err = save(ctx, st.b, "mails", 3)
 	pos, ok, loadErr := st.b.LoadCheckpoint(s.Context(), "mails")
 	if loadErr != nil || ok && pos != 3 {
 		s.Errorf("LoadCheckpoint returns %d, %v, %v after a cancelled SaveCheckpoint of 3", pos, ok, loadErr)
 	}
-	judge("SaveCheckpoint", err, ok)
-	if err := st.b.SaveCheckpoint(s.Context(), "mails", 4); err != nil {
-		s.Errorf("SaveCheckpoint: %v", err)
+	judge("SaveCheckpoints", err, ok)
+	if err := save(s.Context(), st.b, "mails", 4); err != nil {
+		s.Errorf("SaveCheckpoints: %v", err)
 	}
 	pos, ok, err = st.b.LoadCheckpoint(ctx, "mails")
 	judge("LoadCheckpoint", err, pos == 4 && ok)

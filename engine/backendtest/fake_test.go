@@ -132,11 +132,32 @@ func (h *handle) LoadCheckpoint(ctx context.Context, handler string) (engine.Pos
 	return h.place.mem.LoadCheckpoint(ctx, handler)
 }
 
-func (h *handle) SaveCheckpoint(ctx context.Context, handler string, pos engine.Position) error {
+func (h *handle) SaveCheckpoints(ctx context.Context, checkpoints []engine.Checkpoint) error {
 	if err := h.check(); err != nil {
 		return err
 	}
-	return h.place.mem.SaveCheckpoint(ctx, handler, pos)
+	return h.place.mem.SaveCheckpoints(ctx, checkpoints)
+}
+
+func (h *handle) Park(ctx context.Context, handler string, parked engine.ParkedRecord) error {
+	if err := h.check(); err != nil {
+		return err
+	}
+	return h.place.mem.Park(ctx, handler, parked)
+}
+
+func (h *handle) Unpark(ctx context.Context, handler string, pos engine.Position) error {
+	if err := h.check(); err != nil {
+		return err
+	}
+	return h.place.mem.Unpark(ctx, handler, pos)
+}
+
+func (h *handle) Parked(ctx context.Context, handler string) ([]engine.ParkedRecord, error) {
+	if err := h.check(); err != nil {
+		return nil, err
+	}
+	return h.place.mem.Parked(ctx, handler)
 }
 
 func (h *handle) Watch(grown func()) {

@@ -117,7 +117,7 @@ func keepsNames(s *suite) {
 		st.checkRead(st.all(), span{from: 1, to: uint64(len(st.log)), filter: st.filter([]string{name}, nil)}, 1000)
 	}
 	for i, name := range names {
-		if err := st.b.SaveCheckpoint(s.Context(), name, engine.Position(i+1)); err != nil {
+		if err := save(s.Context(), st.b, name, engine.Position(i+1)); err != nil {
 			s.Fatalf("SaveCheckpoint(%q): %v", short(name), err)
 		}
 	}

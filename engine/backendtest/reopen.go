@@ -68,14 +68,14 @@ func reopen(s *suite) {
 		w.Events[1].Meta = engine.Metadata{CorrelationID: "c", CausationID: "d", Extra: map[string]string{"e": fmt.Sprint(i)}}
 		st.commit(w, st.write("b-1", "C"))
 	}
-	if err := st.b.SaveCheckpoint(s.Context(), "mails", 5); err != nil {
-		s.Fatalf("SaveCheckpoint: %v", err)
+	if err := save(s.Context(), st.b, "mails", 5); err != nil {
+		s.Fatalf("SaveCheckpoints: %v", err)
 	}
-	if err := st.b.SaveCheckpoint(s.Context(), "mails", 3); err != nil {
-		s.Fatalf("SaveCheckpoint: %v", err)
+	if err := save(s.Context(), st.b, "mails", 3); err != nil {
+		s.Fatalf("SaveCheckpoints: %v", err)
 	}
-	if err := st.b.SaveCheckpoint(s.Context(), "zero", 0); err != nil {
-		s.Fatalf("SaveCheckpoint: %v", err)
+	if err := save(s.Context(), st.b, "zero", 0); err != nil {
+		s.Fatalf("SaveCheckpoints: %v", err)
 	}
 	st.reopened()
 	st.checkCheckpoint("mails", 3)
@@ -139,8 +139,8 @@ func crash(s *suite) {
 			w.Events[0].ID = fmt.Sprintf("id-%d-%d", i, k)
 			st.commit(w)
 		}
-		if err := st.b.SaveCheckpoint(s.Context(), "mails", engine.Position(i)); err != nil {
-			s.Fatalf("SaveCheckpoint: %v", err)
+		if err := save(s.Context(), st.b, "mails", engine.Position(i)); err != nil {
+			s.Fatalf("SaveCheckpoints: %v", err)
 		}
 		st.b = s.add(s.env.crash(st.b))
 		st.forget()

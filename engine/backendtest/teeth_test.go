@@ -220,11 +220,21 @@ func (b *broken) LoadCheckpoint(ctx context.Context, handler string) (engine.Pos
 	return b.handle.LoadCheckpoint(ctx, handler)
 }
 
-func (b *broken) SaveCheckpoint(ctx context.Context, handler string, pos engine.Position) error {
-	if b.saveCheckpoint != nil {
-		return b.saveCheckpoint(handler, pos)
+func (b *broken) SaveCheckpoints(ctx context.Context, checkpoints []engine.Checkpoint) error {
+	if b.saveCheckpoint == nil {
+		return b.handle.SaveCheckpoints(ctx, checkpoints)
 	}
-	return b.handle.SaveCheckpoint(ctx, handler, pos)
+	for _, c := range checkpoints {
+		if err := b.saveCheckpoint(c.Handler, c.Position); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// save saves one checkpoint in the handle.
+func (b *broken) save(handler string, pos engine.Position) error {
+	return b.handle.SaveCheckpoints(ctx, []engine.Checkpoint{{Handler: handler, Position: pos}})
 }
 
 func (b *broken) Watch(grown func()) {
@@ -890,7 +900,7 @@ func stateDefects() []defect {
 				if old, _, _ := b.handle.LoadCheckpoint(ctx, handler); pos <= old {
 					return nil
 				}
-				return b.handle.SaveCheckpoint(ctx, handler, pos)
+				return b.save(handler, pos)
 			}
 		}, "checkpoints"),
 		breaks("checkpoint 0 is none", func(b *broken) {
@@ -901,7 +911,7 @@ func stateDefects() []defect {
 		}, "checkpoints", "reopen"),
 		breaks("one checkpoint for all", func(b *broken) {
 			b.saveCheckpoint = func(handler string, pos engine.Position) error {
-				return b.handle.SaveCheckpoint(ctx, handler[:1], pos)
+				return b.save(handler[:1], pos)
 			}
 			b.loadCheckpoint = func(handler string) (engine.Position, bool, error) {
 				return b.handle.LoadCheckpoint(ctx, handler[:1])
@@ -950,7 +960,7 @@ func closeDefects() []defect {
 				if b.handle.check() != nil {
 					<-time.After(time.Second) // for ever, as far as the case can tell
 				}
-				return b.handle.SaveCheckpoint(ctx, handler, pos)
+				return b.save(handler, pos)
 			}
 		}, "closed", "close-while-busy"),
 		breaks("Close does not close", func(b *broken) {

@@ -1,0 +1,12 @@
+//go:build !unix && !windows
+
+package vfs
+
+import (
+	"io"
+	"os"
+)
+
+func lock(*os.Root, string, string) (io.Closer, error) { return nil, ErrUnsupported }
+
+func syncDir(*os.Root) error { return nil }
