@@ -1,0 +1,165 @@
+package filestore
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/weirstore/weir/engine"
+)
+
+// commit is what one call gives to the writer: a batch of records, some control records, or
+// something else that only the writer may do.
+type commit struct {
+	writes     []*engine.Write
+	durability engine.Durability // the most that one of the writes asks for
+	events     int
+	buf        []byte   // the records, unsealed
+	ends       []uint32 // where each of them ends in buf
+
+	controls []control
+	call     func(w *writer) error
+
+	// Who was first: the writer, that has taken the commit, or its caller, that has given up.
+	state atomic.Uint32
+	err   error
+	done  chan struct{} // cap 1: the writer never waits for the caller
+}
+
+// control is a control record.
+type control struct {
+	kind    kind
+	stream  string
+	version engine.Version
+}
+
+const (
+	commitWaits uint32 = iota
+	commitTaken
+	commitLeft
+)
+
+var commitPool = sync.Pool{New: func() any { return &commit{done: make(chan struct{}, 1)} }}
+
+// keepBuffer is the size of a buffer that a pooled commit may keep.
+const keepBuffer = 64 << 10
+
+func (c *commit) free() {
+	if cap(c.buf) > keepBuffer {
+		c.buf, c.ends = nil, nil
+	}
+	*c = commit{buf: c.buf[:0], ends: c.ends[:0], done: c.done}
+	commitPool.Put(c)
+}
+
+// Commit implements [engine.Backend]. The records are encoded here, in the caller's goroutine;
+// the writer gives positions, and stores them with those of all others that wait: one write
+// and at most one fdatasync. A context that ends before the writer has taken the commit makes it
+// return; afterwards the answer is a disk's sync away, and is waited for.
+func (s *Store) Commit(ctx context.Context, writes []*engine.Write) error {
+	if err := s.check(); err != nil {
+		return err
+	}
+	c := commitPool.Get().(*commit)
+	if err := c.encode(writes); err != nil {
+		c.free()
+		return err
+	}
+	return s.submit(ctx, c)
+}
+
+func (c *commit) encode(writes []*engine.Write) error {
+	c.writes = writes
+	for _, w := range writes {
+		switch w.Durability {
+		case 0, engine.Synced:
+			c.durability = engine.Synced
+		case engine.Written:
+			c.durability = max(c.durability, engine.Written)
+		default:
+			return fmt.Errorf("filestore: durability %v is none of written, synced", w.Durability)
+		}
+		c.events += len(w.Events)
+	}
+	left := c.events
+	for _, w := range writes {
+		for i := range w.Events {
+			left--
+			var err error
+			c.buf, err = appendRecord(c.buf, w.Stream.Name, w.After+1+engine.Version(i), &w.Events[i], left == 0)
+			if err != nil {
+				return fmt.Errorf("filestore: event %d for stream %q: %w", i+1, w.Stream.Name, err)
+			}
+			if size := int64(len(c.buf)) + segmentHeader; size > maxSegment {
+				return &TooLargeError{Size: int64(len(c.buf)), Limit: maxSegment - segmentHeader}
+			}
+			c.ends = append(c.ends, uint32(len(c.buf)))
+		}
+	}
+	if c.events == 0 {
+		return fmt.Errorf("filestore: a commit without events")
+	}
+	return nil
+}
+
+// control stores control records, synced (fdatasync).
+func (s *Store) control(ctx context.Context, controls ...control) error {
+	c := commitPool.Get().(*commit)
+	c.controls, c.durability = controls, engine.Synced
+	for _, r := range controls {
+		c.buf = append(c.buf, controlRecord(r.kind, r.stream, r.version)...)
+		c.ends = append(c.ends, uint32(len(c.buf)))
+	}
+	return s.submit(ctx, c)
+}
+
+// call runs fn in the writer's goroutine, after what was committed before.
+func (s *Store) call(ctx context.Context, fn func(w *writer) error) error {
+	c := commitPool.Get().(*commit)
+	c.call = fn
+	return s.submit(ctx, c)
+}
+
+// submit gives a commit to the writer and waits for the answer.
+func (s *Store) submit(ctx context.Context, c *commit) error {
+	if ctx.Err() != nil {
+		c.free()
+		return context.Cause(ctx)
+	}
+	select {
+	case s.commits <- c:
+	default:
+		select {
+		case s.commits <- c:
+		case <-s.closing:
+			c.free()
+			return engine.ErrClosed
+		case <-ctx.Done():
+			c.free()
+			return context.Cause(ctx)
+		}
+	}
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+		if c.state.CompareAndSwap(commitWaits, commitLeft) {
+			return context.Cause(ctx) // the writer finds c later: it goes to the collector
+		}
+		<-c.done
+	case <-s.gone:
+		if c.state.CompareAndSwap(commitWaits, commitLeft) {
+			return engine.ErrClosed
+		}
+		<-c.done
+	}
+	err := c.err
+	c.free()
+	return err
+}
+
+// answer tells the caller, who may use c anew at once.
+func (c *commit) answer(err error) {
+	c.err = err
+	c.done <- struct{}{}
+}

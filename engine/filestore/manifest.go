@@ -1,0 +1,79 @@
+package filestore
+
+import (
+	"encoding/hex"
+	"fmt"
+	"path/filepath"
+
+	"github.com/weirstore/weir/engine"
+)
+
+const (
+	manifestName  = "manifest"
+	manifestMagic = "WEIRMAN\n"
+)
+
+// manifest is the body of the file that says which segments the store consists of: without
+// it nobody could tell that the last one is missing.
+type manifest struct {
+	Segments []manifestSegment `json:"segments"`
+	// Clean says where the log ended when the store was closed. It is absent while the store
+	// is open, and so after a crash.
+	Clean *logEnd `json:"clean,omitempty"`
+}
+
+type manifestSegment struct {
+	Base       engine.Position `json:"base"`
+	Generation uint32          `json:"generation,omitempty"`
+}
+
+// logEnd is the end of the log.
+type logEnd struct {
+	Position engine.Position `json:"position"` // of the last event
+	Offset   int64           `json:"offset"`   // behind the last record, in the last segment
+}
+
+// writeManifest makes the list of segments durable: fsync of the file and the directory.
+// After a failure the manifest on disk is the old one or the new one. REQUIRES: s.meta.
+func (s *Store) writeManifest(segs []*segment, clean *logEnd) error {
+	m := manifest{Clean: clean}
+	for _, seg := range segs {
+		m.Segments = append(m.Segments, manifestSegment{seg.base, seg.generation})
+	}
+	b, err := encodeSmall(manifestMagic, s.id, m)
+	if err != nil {
+		return err
+	}
+	return replace(s.fs, manifestName, b)
+}
+
+// checkManifest refuses a list that no store has.
+func checkManifest(path string, m *manifest) error {
+	if len(m.Segments) == 0 {
+		return corrupt(path, smallHeader, "no segments")
+	}
+	for i, seg := range m.Segments {
+		if i == 0 && seg.Base != 1 || i > 0 && (seg.Base < m.Segments[i-1].Base || seg == m.Segments[i-1]) {
+			return corrupt(path, smallHeader, "segment %d begins at position %d", i+1, seg.Base)
+		}
+	}
+	return nil
+}
+
+// path is a file's, for errors.
+func (s *Store) path(name string) string { return filepath.Join(s.dir, name) }
+
+func (id storeID) String() string { return hex.EncodeToString(id[:]) }
+
+// parseSegmentName is the reverse of segmentName; strict, so that nothing else in the
+// directory is taken for a segment.
+func parseSegmentName(name string) (base engine.Position, generation uint32, ok bool) {
+	if n, _ := fmt.Sscanf(name, "%020d-%d.seg", &base, &generation); n == 2 && generation > 0 && segmentName(base, generation) == name {
+		return base, generation, true
+	}
+	generation = 0
+	if n, _ := fmt.Sscanf(name, "%020d.seg", &base); n == 1 && segmentName(base, 0) == name {
+		return base, 0, true
+	}
+	return 0, 0, false
+}

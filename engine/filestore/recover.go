@@ -1,0 +1,530 @@
+package filestore
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/weirstore/weir/engine"
+	"github.com/weirstore/weir/engine/filestore/internal/vfs"
+)
+
+// Recovery says what Open has found and done.
+type Recovery struct {
+	Clean   bool            // the store was closed in order, or is new
+	Head    engine.Position // of the newest event
+	Cut     *Cut            // what a crash had left half written; nil if nothing
+	Indexes int             // index files that were missing or wrong, and were built anew
+	Scanned int64           // bytes of the log that were read
+	Took    time.Duration
+
+	lastTime int64 // of the newest event, Unix ns
+}
+
+// Cut is a torn end of the log: the traces of a write that a crash has interrupted, of which
+// nothing was acknowledged as synced. It was copied aside, then erased.
+type Cut struct {
+	Path    string // the segment
+	Offset  int64  // where the cut was made, in bytes
+	Bytes   int64
+	Records int    // whole ones behind the tear, written but never synced
+	Reason  string // what was found there
+	SavedAs string // the file that has the bytes now
+}
+
+// Recovery returns what Open has found and done.
+func (s *Store) Recovery() Recovery { return s.recovery }
+
+const lockName = "lock"
+
+// takeLock makes sure that nobody else has the store open.
+func (s *Store) takeLock() error {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "an unknown host"
+	}
+	holder := fmt.Sprintf("process %d on %s since %s", os.Getpid(), host, time.Now().UTC().Format(time.RFC3339))
+	s.lock, err = s.fs.Lock(lockName, holder)
+	if locked, ok := errors.AsType[*vfs.LockedError](err); ok {
+		return &LockedError{s.dir, locked.Holder}
+	}
+	if err != nil {
+		return fmt.Errorf("filestore: open %q: %w", s.dir, err)
+	}
+	return nil
+}
+
+// recover reads what the directory holds, puts in order what a crash has left, and leaves
+// a store that can be written to. Before there are other goroutines.
+func (s *Store) recover() error {
+	began := time.Now()
+	s.handlers = newHandlers()
+	m, err := s.readManifest()
+	if err != nil {
+		return err
+	}
+	if m == nil {
+		s.recovery.Clean = true
+		err = s.create()
+	} else {
+		s.recovery.Clean = m.Clean != nil
+		err = s.load(m)
+	}
+	s.recovery.Head = s.Head()
+	s.recovery.Took = time.Since(began)
+	return err
+}
+
+// readManifest returns nil if there is no store yet.
+func (s *Store) readManifest() (*manifest, error) {
+	path := s.path(manifestName)
+	b, err := readFile(s.fs, path, manifestName, maxSmall)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, s.checkNew(path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var m manifest
+	if s.id, err = decodeSmall(path, manifestMagic, b, &m); err != nil {
+		return nil, err
+	}
+	return &m, checkManifest(path, &m)
+}
+
+// checkNew makes sure that a directory without a manifest holds nothing but what the
+// making of a store leaves behind that was interrupted: a first segment without records.
+func (s *Store) checkNew(path string) error {
+	names, err := s.fs.List()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		base, generation, ok := parseSegmentName(name)
+		if !ok {
+			continue
+		}
+		empty := false
+		if base == 1 && generation == 0 {
+			if empty, err = s.isEmpty(name); err != nil {
+				return err
+			}
+		}
+		if !empty {
+			return corrupt(path, 0, "the file is missing, and there is %s", name)
+		}
+	}
+	return nil
+}
+
+// isEmpty reports whether a segment's header is right and nothing but zeros follows.
+func (s *Store) isEmpty(name string) (bool, error) {
+	f, err := s.fs.Open(name)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	seg, err := s.readHeader(name, f)
+	if err != nil {
+		return false, nil
+	}
+	c := seg.scan(segmentHeader)
+	r, err := c.look(seg.base)
+	return err == nil && r.end == segmentHeader, err
+}
+
+// create makes a new store. The manifest is written last: without it there is none.
+func (s *Store) create() error {
+	if err := s.removeLeft(map[string]bool{}); err != nil {
+		return err
+	}
+	if _, err := rand.Read(s.id[:]); err != nil {
+		return err
+	}
+	b, err := s.handlers.encode(s.id, 0)
+	if err != nil {
+		return err
+	}
+	if err := replace(s.fs, handlersName, b); err != nil {
+		return s.createError(err)
+	}
+	_, err = s.addSegment(1, s.makeSpare(s.nextSize(0, 0)))
+	return s.createError(err)
+}
+
+func (s *Store) createError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("filestore: make a store in %q: %w", s.dir, err)
+}
+
+// removeLeft removes what a crash has left that nobody needs: temporary files, and segments
+// and index files that are not, or no more, part of the store.
+func (s *Store) removeLeft(keep map[string]bool) error {
+	names, err := s.fs.List()
+	if err != nil {
+		return err
+	}
+	removed := false
+	for _, name := range names {
+		_, _, segment := parseSegmentName(name)
+		_, _, index := parseSegmentName(strings.TrimSuffix(name, indexEnding) + ".seg")
+		index = index && strings.HasSuffix(name, indexEnding)
+		if keep[name] || !segment && !index && !strings.HasSuffix(name, temporary) {
+			continue
+		}
+		if err := s.fs.Remove(name); err != nil {
+			return fmt.Errorf("filestore: remove %s: %w", name, err)
+		}
+		removed = true
+	}
+	if removed {
+		return s.fs.SyncDir()
+	}
+	return nil
+}
+
+// load opens a store that is there.
+func (s *Store) load(m *manifest) error {
+	var segs []*segment
+	defer func() { s.segments.Store(&segs) }() // for release
+	keep := make(map[string]bool)
+	for _, ms := range m.Segments {
+		seg, err := s.openSegment(ms)
+		if err != nil {
+			return err
+		}
+		segs = append(segs, seg)
+		keep[seg.name()], keep[indexName(seg)] = true, true
+	}
+	if err := s.checkUnlisted(m, keep); err != nil {
+		return err
+	}
+	ix := newIndexer(s)
+	for i, seg := range segs[:len(segs)-1] {
+		if err := s.loadSealed(ix, seg, segs[i+1].base); err != nil {
+			return err
+		}
+	}
+	active := segs[len(segs)-1]
+	cut, err := s.loadActive(ix, active)
+	if err != nil {
+		return err
+	}
+	if err := ix.checkGaps(); err != nil {
+		return err
+	}
+	f, err := s.readHandlers()
+	if err != nil {
+		return err
+	}
+	head := active.base + engine.Position(active.events.Load()) - 1
+	end := logEnd{head, active.end.Load()}
+	switch {
+	case f.Head > head:
+		return corrupt(active.path, end.Offset, "the log ends at position %d, but %d was on disk", head, f.Head)
+	case m.Clean != nil && *m.Clean != end:
+		return corrupt(active.path, end.Offset, "the log ends at position %d, byte %d, but was closed at position %d, byte %d",
+			head, end.Offset, m.Clean.Position, m.Clean.Offset)
+	case m.Clean != nil && cut != nil:
+		return corrupt(active.path, cut.Offset, "%s, although the store was closed", cut.Reason)
+	}
+	// All is known to be right: from here on something may be changed.
+	if cut != nil {
+		if err := s.cut(active, cut); err != nil {
+			return err
+		}
+	}
+	s.handlers.set(f)
+	s.head.Store(uint64(head))
+	if err := s.settle(active); err != nil {
+		return err
+	}
+	s.segments.Store(&segs)
+	if err := s.readLastTime(segs); err != nil {
+		return err
+	}
+	if err := s.removeLeft(keep); err != nil {
+		return err
+	}
+	if m.Clean == nil {
+		return nil
+	}
+	return s.writeManifest(segs, nil) // before the first record: from now on a crash may tear it
+}
+
+// settle syncs what was found: a process that died may have left it to the operating system
+// to be written, and it is visible, and vouched for, from now on.
+func (s *Store) settle(active *segment) error {
+	if err := active.file.Datasync(); err != nil {
+		return fmt.Errorf("filestore: sync %s: %w", active.path, err)
+	}
+	active.synced.Store(active.end.Load())
+	s.durable.Store(s.head.Load())
+	return nil
+}
+
+// openSegment opens a segment that the manifest names.
+func (s *Store) openSegment(ms manifestSegment) (*segment, error) {
+	name := segmentName(ms.Base, ms.Generation)
+	f, err := s.fs.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, corrupt(s.path(name), 0, "the file is missing")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("filestore: %w", err)
+	}
+	seg, err := s.readHeader(name, f)
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return seg, nil
+}
+
+// readHeader reads a segment's header and checks that it belongs where it is.
+func (s *Store) readHeader(name string, f vfs.File) (*segment, error) {
+	path := s.path(name)
+	size, err := f.Size()
+	if err != nil {
+		return nil, fmt.Errorf("filestore: %w", err)
+	}
+	b := make([]byte, min(size, segmentHeader))
+	if err := readFull(f, b, 0); err != nil {
+		return nil, fmt.Errorf("filestore: read %s: %w", path, err)
+	}
+	h, err := decodeHeader(path, b)
+	if err != nil {
+		return nil, err
+	}
+	var zero storeID
+	switch {
+	case s.id != zero && h.id != s.id:
+		return nil, corrupt(path, 16, "it belongs to another store")
+	case h.name() != name:
+		return nil, corrupt(path, 32, "it says that its name is %s", h.name())
+	case h.size != size || h.size > 2*maxSegment:
+		return nil, corrupt(path, min(size, h.size), "it has %d bytes, it was made with %d", size, h.size)
+	case h.next != 0 && h.next < h.base:
+		return nil, corrupt(path, 48, "it ends before it begins")
+	}
+	return newSegment(h, path, f), nil
+}
+
+// checkUnlisted looks at segments that the manifest does not name. A crash leaves such: one
+// that was begun and not used, or one that compaction was to replace, or has replaced. Anything
+// else means that the manifest is not the store's newest.
+func (s *Store) checkUnlisted(m *manifest, keep map[string]bool) error {
+	names, err := s.fs.List()
+	if err != nil {
+		return err
+	}
+	bases := make(map[engine.Position]bool)
+	for _, seg := range m.Segments {
+		bases[seg.Base] = true
+	}
+	for _, name := range names {
+		base, generation, ok := parseSegmentName(name)
+		if !ok || keep[name] || generation > 0 || bases[base] {
+			continue
+		}
+		empty, err := s.isEmpty(name)
+		if err != nil {
+			return err
+		}
+		if !empty {
+			return corrupt(s.path(manifestName), smallHeader, "it does not name %s, which has records or is damaged", name)
+		}
+	}
+	return nil
+}
+
+// loadSealed indexes a segment that nobody writes to any more.
+func (s *Store) loadSealed(ix *indexer, seg *segment, next engine.Position) error {
+	if seg.next != 0 && seg.next != next {
+		return corrupt(seg.path, 48, "it ends before position %d, the next segment begins at %d", seg.next, next)
+	}
+	x, err := s.readIndex(seg, next)
+	if err != nil {
+		x, err = s.scanSealed(seg, next)
+		if err != nil {
+			return err
+		}
+		s.recovery.Indexes++
+		s.recovery.Scanned += x.end - segmentHeader
+		if err := s.writeIndex(seg, x); err != nil {
+			s.opts.Logger.Warn("weir: index not written", "segment", seg.path, "err", err)
+		}
+	}
+	return ix.add(seg, x)
+}
+
+// scanSealed reads a whole segment that was left, in which every record must be right.
+func (s *Store) scanSealed(seg *segment, next engine.Position) (*contents, error) {
+	x := newContents(seg.base)
+	c := seg.scan(segmentHeader)
+	var rec record
+	ended := true // the last batch
+	for {
+		at := c.off
+		b, wrong, err := c.next(&rec)
+		switch {
+		case err != nil:
+			return nil, err
+		case wrong != "":
+			return nil, corrupt(seg.path, at, "%s", string(wrong))
+		case b == nil:
+			if seg.next == 0 && (x.next != next || !ended) {
+				return nil, corrupt(seg.path, at, "its records end before position %d, the next segment begins at %d", x.next, next)
+			}
+			if seg.next != 0 && at != seg.size {
+				return nil, corrupt(seg.path, at, "its records end before the file does")
+			}
+			x.next = next
+			return x, nil
+		}
+		if err := x.check(seg, at, &rec, seg.next != 0); err != nil {
+			return nil, err
+		}
+		if x.next > next {
+			return nil, corrupt(seg.path, at, "position %d belongs to the next segment", rec.position)
+		}
+		x.add(&rec, len(b))
+		ended = rec.end
+	}
+}
+
+// loadActive indexes the last segment, and says what a crash has left at its end.
+func (s *Store) loadActive(ix *indexer, seg *segment) (*Cut, error) {
+	if seg.next != 0 {
+		return nil, corrupt(seg.path, 48, "a compacted segment is the last")
+	}
+	x, err := s.readIndex(seg, 0)
+	if err != nil {
+		x = newContents(seg.base)
+	}
+	cut, err := s.scanActive(seg, x)
+	if err != nil {
+		return nil, err
+	}
+	return cut, ix.add(seg, x)
+}
+
+// scanActive reads the last segment behind what x knows, adds the whole batches to x, and
+// says what is to be cut.
+func (s *Store) scanActive(seg *segment, x *contents) (*Cut, error) {
+	c := seg.scan(x.end)
+	var rec record
+	whole := *x // at the end of the last whole batch
+	for {
+		at := c.off
+		b, wrong, err := c.next(&rec)
+		if err != nil {
+			return nil, err
+		}
+		if b == nil {
+			s.recovery.Scanned += c.off - whole.end
+			r, err := c.look(x.next)
+			if err != nil {
+				return nil, err
+			}
+			reason := string(wrong)
+			if wrong == "" {
+				reason = "a batch is cut off"
+			}
+			if wrong == "" && r.records > 0 {
+				reason = "records are missing"
+			}
+			if r.durable {
+				return nil, corrupt(seg.path, at, "%s, and was on disk: later records say so", reason)
+			}
+			torn := max(r.end, c.off) - whole.end
+			*x = whole
+			if torn == 0 {
+				return nil, nil
+			}
+			return &Cut{Path: seg.path, Offset: x.end, Bytes: torn, Records: r.records, Reason: reason}, nil
+		}
+		if err := x.check(seg, at, &rec, false); err != nil {
+			return nil, err
+		}
+		x.add(&rec, len(b))
+		if rec.end {
+			whole = *x
+		}
+	}
+}
+
+// cut copies the torn end of a segment into a file of its own, and erases it (fsync), so
+// that no later opening takes it for records.
+func (s *Store) cut(seg *segment, c *Cut) error {
+	name, err := s.saveAside(seg, c.Offset, c.Bytes)
+	if err != nil {
+		return fmt.Errorf("filestore: save the torn end of %s: %w", seg.path, err)
+	}
+	c.SavedAs = s.path(name)
+	for off, end := c.Offset, c.Offset+c.Bytes; err == nil && off < end; off += int64(len(zeros)) {
+		_, err = seg.file.WriteAt(zeros[:min(int64(len(zeros)), end-off)], off)
+	}
+	if err == nil {
+		err = seg.file.Sync()
+	}
+	if err != nil {
+		return fmt.Errorf("filestore: erase the torn end of %s: %w", seg.path, err)
+	}
+	s.recovery.Cut = c
+	s.opts.Logger.Warn("weir: cut the torn end of the log", "segment", c.Path, "offset", c.Offset, "bytes", c.Bytes,
+		"records", c.Records, "reason", c.Reason, "saved", c.SavedAs)
+	return nil
+}
+
+// saveAside copies part of a segment into a new file.
+func (s *Store) saveAside(seg *segment, off, n int64) (name string, err error) {
+	b := make([]byte, n)
+	if err := seg.readAt(b, off); err != nil {
+		return "", err
+	}
+	return s.saveBytes(fmt.Sprintf("damaged-%s-%d", strings.TrimSuffix(seg.name(), ".seg"), off), b)
+}
+
+// saveBytes makes a file of a name that begins so.
+func (s *Store) saveBytes(prefix string, b []byte) (name string, err error) {
+	names, err := s.fs.List()
+	if err != nil {
+		return "", err
+	}
+	taken := make(map[string]bool)
+	for _, n := range names {
+		taken[n] = true
+	}
+	name = prefix
+	for i := 2; taken[name]; i++ {
+		name = fmt.Sprintf("%s-%d", prefix, i)
+	}
+	return name, replace(s.fs, name, b)
+}
+
+// readLastTime finds the time of the newest event: times never go back.
+func (s *Store) readLastTime(segs []*segment) error {
+	for i := len(segs) - 1; i >= 0; i-- {
+		if n := segs[i].events.Load(); n > 0 {
+			r := s.reader(&engine.Filter{})
+			b, off, err := r.record(segs[i], n-1)
+			if err != nil {
+				return err
+			}
+			var rec record
+			if err := rec.parse(b); err != nil {
+				return corrupt(segs[i].path, off, "%v", err)
+			}
+			s.recovery.lastTime = rec.time
+			return nil
+		}
+	}
+	return nil
+}

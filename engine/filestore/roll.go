@@ -1,0 +1,144 @@
+package filestore
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/weirstore/weir/engine"
+	"github.com/weirstore/weir/engine/filestore/internal/vfs"
+)
+
+// spare is a file for the next segment: zeros, synced, and without a name that lasts.
+type spare struct {
+	file vfs.File
+	size int64
+	err  error
+}
+
+// spareName is the spare's: there is one at a time.
+const spareName = "next" + temporary
+
+// nextSize is the size of the n-th segment, counted from 0, that is to hold so many bytes.
+func (s *Store) nextSize(n int, bytes int64) int64 {
+	size := s.opts.SegmentSize
+	if n < 8 {
+		first := int64(firstSegment)
+		for range n {
+			first *= growth
+		}
+		size = min(size, first)
+	}
+	const round = 4096
+	return max(size, (bytes+segmentHeader+round-1)/round*round)
+}
+
+// zeros is what fills a new segment.
+var zeros [256 << 10]byte
+
+// makeSpare makes the next segment's file: it is filled with zeros and synced (fsync), so
+// that later syncs have no metadata to write, which is what makes them quick.
+func (s *Store) makeSpare(size int64) *spare {
+	f, err := create(s.fs, spareName)
+	for off := int64(0); err == nil && off < size; off += int64(len(zeros)) {
+		_, err = f.WriteAt(zeros[:min(int64(len(zeros)), size-off)], off)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err != nil && f != nil {
+		f.Close()
+		s.fs.Remove(spareName)
+	}
+	return &spare{f, size, err}
+}
+
+// prepare lets the next segment's file be made while the active one is filled, once that is
+// half full.
+func (w *writer) prepare() {
+	if w.wanted || w.active.end.Load() < w.active.size/2 {
+		return
+	}
+	size := w.s.nextSize(len(*w.s.segments.Load()), 0)
+	w.wanted = w.s.group.Go("filestore segment", "", func() { w.prepared <- w.s.makeSpare(size) })
+}
+
+// spare returns a file of at least size bytes.
+func (w *writer) spare(size int64) *spare {
+	if w.wanted {
+		sp := <-w.prepared // at most as long as making it would take now
+		w.wanted = false
+		if sp.err == nil && sp.size >= size {
+			return sp
+		}
+		if sp.err == nil {
+			sp.file.Close() // a batch that is larger than any other
+		}
+	}
+	return w.s.makeSpare(size)
+}
+
+// roll begins a new segment that has room for so many bytes. The old one is synced
+// (fdatasync), then the new one's header (fsync), its name (fsync of the directory), and the
+// manifest (fsync of file and directory): only then is it used. Nothing is lost if that fails.
+func (w *writer) roll(bytes int64) error {
+	s := w.s
+	if err := s.syncLog(w.active, w.pos, w.active.end.Load()); err != nil {
+		return err
+	}
+	seg, err := s.addSegment(w.pos+1, w.spare(s.nextSize(len(*s.segments.Load()), bytes)))
+	if err != nil {
+		if errors.Is(err, syscall.ENOSPC) {
+			return fmt.Errorf("%w: new segment: %w", ErrFull, err)
+		}
+		return fmt.Errorf("filestore: new segment: %w", err)
+	}
+	old := w.active
+	w.active = seg
+	s.group.Go("filestore index", "", func() { s.indexSealed(old) })
+	return nil
+}
+
+// addSegment makes a spare the segment that begins at base.
+func (s *Store) addSegment(base engine.Position, sp *spare) (_ *segment, err error) {
+	if sp.err != nil {
+		return nil, sp.err
+	}
+	h := header{id: s.id, base: base, size: sp.size}
+	if segs := *s.segments.Load(); len(segs) > 0 && segs[len(segs)-1].base == base {
+		h.generation = segs[len(segs)-1].generation + 1 // that one has no events: the name must be another
+	}
+	seg := newSegment(h, s.path(h.name()), sp.file)
+	renamed := false
+	defer func() {
+		if err != nil {
+			sp.file.Close()
+			if renamed {
+				s.fs.Remove(h.name())
+			} else {
+				s.fs.Remove(spareName)
+			}
+		}
+	}()
+	if _, err := sp.file.WriteAt(h.encode(), 0); err != nil {
+		return nil, err
+	}
+	if err := sp.file.Sync(); err != nil {
+		return nil, err
+	}
+	if err := s.fs.Rename(spareName, h.name()); err != nil {
+		return nil, err
+	}
+	renamed = true
+	if err := s.fs.SyncDir(); err != nil {
+		return nil, err
+	}
+	s.meta <- struct{}{}
+	defer func() { <-s.meta }()
+	segs := append((*s.segments.Load())[:len(*s.segments.Load()):len(*s.segments.Load())], seg)
+	if err := s.writeManifest(segs, nil); err != nil {
+		return nil, err
+	}
+	s.segments.Store(&segs)
+	return seg, nil
+}
