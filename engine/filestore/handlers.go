@@ -82,8 +82,9 @@ func (h *handlers) stateLocked(name string) *handlerState {
 	return st
 }
 
-// encode returns the file's content at this moment. Head is durable.
-func (h *handlers) encode(id storeID, head engine.Position) ([]byte, error) {
+// encode returns the file's content at this moment, which is to be written if that is said.
+// Head is durable.
+func (h *handlers) encode(id storeID, head engine.Position, write bool) ([]byte, error) {
 	h.mu.Lock()
 	f := handlersFile{Head: head, Handlers: []namedState{}}
 	for _, name := range slices.Sorted(maps.Keys(h.states)) {
@@ -91,7 +92,7 @@ func (h *handlers) encode(id storeID, head engine.Position) ([]byte, error) {
 		st.Parked = slices.Clone(st.Parked)
 		f.Handlers = append(f.Handlers, namedState{[]byte(name), st})
 	}
-	h.dirty = false
+	h.dirty = h.dirty && !write
 	h.mu.Unlock()
 	return encodeSmall(handlersMagic, id, f)
 }
@@ -182,7 +183,7 @@ func (s *Store) writeHandlers() error {
 	if err := s.syncWritten(); err != nil {
 		return err
 	}
-	b, err := s.handlers.encode(s.id, s.Durable())
+	b, err := s.handlers.encode(s.id, s.Durable(), true)
 	if err == nil {
 		err = replace(s.fs, handlersName, b)
 	}

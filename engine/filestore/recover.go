@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -145,7 +146,7 @@ func (s *Store) create() error {
 	if _, err := rand.Read(s.id[:]); err != nil {
 		return err
 	}
-	b, err := s.handlers.encode(s.id, 0)
+	b, err := s.handlers.encode(s.id, 0, true)
 	if err != nil {
 		return err
 	}
@@ -364,38 +365,40 @@ func (s *Store) loadSealed(ix *indexer, seg *segment, next engine.Position) erro
 	return ix.add(seg, x)
 }
 
-// scanSealed reads a whole segment that was left, in which every record must be right.
+// scanSealed reads a whole segment that was left, in which every record must be right. With
+// an error it returns the whole batches before the damage.
 func (s *Store) scanSealed(seg *segment, next engine.Position) (*contents, error) {
 	x := newContents(seg.base)
+	whole := *x // at the end of the last whole batch
 	c := seg.scan(segmentHeader)
 	var rec record
-	ended := true // the last batch
 	for {
 		at := c.off
 		b, wrong, err := c.next(&rec)
 		switch {
 		case err != nil:
-			return nil, err
 		case wrong != "":
-			return nil, corrupt(seg.path, at, "%s", string(wrong))
+			err = corrupt(seg.path, at, "%s", string(wrong))
+		case b == nil && seg.next == 0 && (x.next != next || whole.end != x.end):
+			err = corrupt(seg.path, at, "its records end before position %d, the next segment begins at %d", x.next, next)
+		case b == nil && seg.next != 0 && at != seg.size:
+			err = corrupt(seg.path, at, "its records end before the file does")
 		case b == nil:
-			if seg.next == 0 && (x.next != next || !ended) {
-				return nil, corrupt(seg.path, at, "its records end before position %d, the next segment begins at %d", x.next, next)
-			}
-			if seg.next != 0 && at != seg.size {
-				return nil, corrupt(seg.path, at, "its records end before the file does")
-			}
 			x.next = next
 			return x, nil
+		default:
+			err = x.check(seg, at, &rec, seg.next != 0)
 		}
-		if err := x.check(seg, at, &rec, seg.next != 0); err != nil {
-			return nil, err
+		if err == nil && rec.position >= next {
+			err = corrupt(seg.path, at, "position %d belongs to the next segment", rec.position)
 		}
-		if x.next > next {
-			return nil, corrupt(seg.path, at, "position %d belongs to the next segment", rec.position)
+		if err != nil {
+			return &whole, err
 		}
 		x.add(&rec, len(b))
-		ended = rec.end
+		if rec.end || seg.next != 0 {
+			whole = *x
+		}
 	}
 }
 
@@ -416,7 +419,7 @@ func (s *Store) loadActive(ix *indexer, seg *segment) (*Cut, error) {
 }
 
 // scanActive reads the last segment behind what x knows, adds the whole batches to x, and
-// says what is to be cut.
+// says what is to be cut. With an error x has what stands before the damage.
 func (s *Store) scanActive(seg *segment, x *contents) (*Cut, error) {
 	c := seg.scan(x.end)
 	var rec record
@@ -424,33 +427,17 @@ func (s *Store) scanActive(seg *segment, x *contents) (*Cut, error) {
 	for {
 		at := c.off
 		b, wrong, err := c.next(&rec)
-		if err != nil {
-			return nil, err
-		}
-		if b == nil {
-			s.recovery.Scanned += c.off - whole.end
-			r, err := c.look(x.next)
-			if err != nil {
-				return nil, err
-			}
-			reason := string(wrong)
-			if wrong == "" {
-				reason = "a batch is cut off"
-			}
-			if wrong == "" && r.records > 0 {
-				reason = "records are missing"
-			}
-			if r.durable {
-				return nil, corrupt(seg.path, at, "%s, and was on disk: later records say so", reason)
-			}
-			torn := max(r.end, c.off) - whole.end
+		if err == nil && b == nil {
+			s.recovery.Scanned += c.off - segmentHeader
+			cut, err := c.judge(x.next, &whole, string(wrong))
 			*x = whole
-			if torn == 0 {
-				return nil, nil
-			}
-			return &Cut{Path: seg.path, Offset: x.end, Bytes: torn, Records: r.records, Reason: reason}, nil
+			return cut, err
 		}
-		if err := x.check(seg, at, &rec, false); err != nil {
+		if err == nil {
+			err = x.check(seg, at, &rec, false)
+		}
+		if err != nil {
+			*x = whole
 			return nil, err
 		}
 		x.add(&rec, len(b))
@@ -460,53 +447,78 @@ func (s *Store) scanActive(seg *segment, x *contents) (*Cut, error) {
 	}
 }
 
+// judge says what it means that a scan of the last segment has stopped where position next
+// should stand: the end of the log, a torn write behind what is whole, or damage.
+func (c *scan) judge(next engine.Position, whole *contents, reason string) (*Cut, error) {
+	r, err := c.look(next)
+	switch {
+	case err != nil:
+		return nil, err
+	case reason != "":
+	case r.records > 0:
+		reason = "records are missing"
+	default:
+		reason = "a batch is cut off"
+	}
+	if r.durable {
+		return nil, corrupt(c.path, c.off, "%s, and was on disk: later records say so", reason)
+	}
+	torn := max(r.end, c.off) - whole.end
+	if torn == 0 {
+		return nil, nil
+	}
+	return &Cut{Path: c.path, Offset: whole.end, Bytes: torn, Records: r.records, Reason: reason}, nil
+}
+
 // cut copies the torn end of a segment into a file of its own, and erases it (fsync), so
 // that no later opening takes it for records.
 func (s *Store) cut(seg *segment, c *Cut) error {
-	name, err := s.saveAside(seg, c.Offset, c.Bytes)
+	name, err := s.cutAside(seg, c.Offset, c.Bytes)
 	if err != nil {
-		return fmt.Errorf("filestore: save the torn end of %s: %w", seg.path, err)
+		return fmt.Errorf("filestore: cut the torn end of %s: %w", seg.path, err)
 	}
 	c.SavedAs = s.path(name)
-	for off, end := c.Offset, c.Offset+c.Bytes; err == nil && off < end; off += int64(len(zeros)) {
-		_, err = seg.file.WriteAt(zeros[:min(int64(len(zeros)), end-off)], off)
-	}
-	if err == nil {
-		err = seg.file.Sync()
-	}
-	if err != nil {
-		return fmt.Errorf("filestore: erase the torn end of %s: %w", seg.path, err)
-	}
 	s.recovery.Cut = c
 	s.opts.Logger.Warn("weir: cut the torn end of the log", "segment", c.Path, "offset", c.Offset, "bytes", c.Bytes,
 		"records", c.Records, "reason", c.Reason, "saved", c.SavedAs)
 	return nil
 }
 
-// saveAside copies part of a segment into a new file.
-func (s *Store) saveAside(seg *segment, off, n int64) (name string, err error) {
+// cutAside copies n bytes of a segment into a new file, then overwrites them with zeros.
+func (s *Store) cutAside(seg *segment, off, n int64) (name string, err error) {
 	b := make([]byte, n)
 	if err := seg.readAt(b, off); err != nil {
 		return "", err
 	}
-	return s.saveBytes(fmt.Sprintf("damaged-%s-%d", strings.TrimSuffix(seg.name(), ".seg"), off), b)
+	name, err = s.saveBytes(fmt.Sprintf("damaged-%s-%d", strings.TrimSuffix(seg.name(), ".seg"), off), b)
+	for end := off + n; err == nil && off < end; off += int64(len(zeros)) {
+		_, err = seg.file.WriteAt(zeros[:min(int64(len(zeros)), end-off)], off)
+	}
+	if err == nil {
+		err = seg.file.Sync()
+	}
+	return name, err
 }
 
 // saveBytes makes a file of a name that begins so.
 func (s *Store) saveBytes(prefix string, b []byte) (name string, err error) {
+	if name, err = s.freeName(prefix); err != nil {
+		return "", err
+	}
+	return name, replace(s.fs, name, b)
+}
+
+// freeName returns a name that begins so and that no file has.
+func (s *Store) freeName(prefix string) (string, error) {
 	names, err := s.fs.List()
 	if err != nil {
 		return "", err
 	}
-	taken := make(map[string]bool)
-	for _, n := range names {
-		taken[n] = true
-	}
-	name = prefix
-	for i := 2; taken[name]; i++ {
+	name := prefix
+	for i := 2; slices.Contains(names, name); i++ {
 		name = fmt.Sprintf("%s-%d", prefix, i)
 	}
-	return name, replace(s.fs, name, b)
+	return name, nil
 }
 
 // readLastTime finds the time of the newest event: times never go back.

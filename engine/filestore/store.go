@@ -48,6 +48,7 @@ type Store struct {
 	meta       chan struct{} // to change the list of segments, in the manifest and here
 	compacting chan struct{} // to compact, or to copy segments that must stay
 
+	groups   atomic.Uint64 // writes of the log
 	poisoned atomic.Pointer[poison]
 	closed   atomic.Bool
 	closeOne sync.Once

@@ -154,6 +154,7 @@ func (w *writer) flush() {
 	if len(w.group) == 0 {
 		return
 	}
+	w.s.groups.Add(1)
 	reached, err := w.write()
 	if err == nil {
 		w.publish(reached)

@@ -1,0 +1,267 @@
+package filestore
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/weirstore/weir/engine"
+	"github.com/weirstore/weir/engine/filestore/internal/vfs"
+)
+
+// Repaired is what Repair has done.
+type Repaired struct {
+	Damage   []error         // what was wrong
+	Head     engine.Position // of the newest event that is left
+	SavedAs  []string        // the files that have what was cut
+	Handlers bool            // checkpoints and parked lists were lost: handlers begin as if they were new
+}
+
+// Repair cuts a damaged store before the first thing that is wrong: what stands behind it,
+// good events included, is no more part of the log, since a log has no holes. Nothing is deleted:
+// all that is cut is kept in files that begin with "damaged-". A manifest that is missing or damaged
+// is made anew from the segments, the handlers' file as an empty one, and checkpoints beyond the end
+// are moved to it. A store that is not damaged is left as it is; Open deals with what a crash leaves.
+//
+// Make a copy of the directory first.
+func Repair(dir string) (*Repaired, error) {
+	fs, err := vfs.OpenExistingDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("filestore: repair %q: %w", dir, err)
+	}
+	return repair(fs, dir)
+}
+
+func repair(fs vfs.FS, dir string) (*Repaired, error) {
+	opts, err := Options{}.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	lock := newStore(fs, dir, opts)
+	defer lock.release()
+	if err := lock.takeLock(); err != nil {
+		return nil, err
+	}
+	r := &Repaired{}
+	// Each look is made with a store of its own, so that nothing is remembered of the last one.
+	look := func() (*examination, error) {
+		s := newStore(fs, dir, opts)
+		s.handlers = newHandlers()
+		x := &examination{s: s}
+		return x, x.run()
+	}
+	x, err := look()
+	if err == nil && x.manifest == nil {
+		r.Damage = append(r.Damage, x.v.Damage...)
+		if err = r.remakeManifest(x.s); err == nil {
+			x, err = look()
+		}
+	}
+	defer func() { x.close() }()
+	if err != nil {
+		return nil, fmt.Errorf("filestore: repair %q: %w", dir, err)
+	}
+	r.Damage = append(r.Damage, x.v.Damage...)
+	r.Head = x.v.Head
+	if len(r.Damage) == 0 {
+		return r, nil
+	}
+	if err := r.cut(x); err != nil {
+		return r, fmt.Errorf("filestore: repair %q: %w", dir, err)
+	}
+	x.close()
+	if x, err = look(); err == nil {
+		err = x.v.Err()
+	}
+	if err != nil {
+		return r, fmt.Errorf("filestore: repair %q: it is not right yet: %w", dir, err)
+	}
+	return r, nil
+}
+
+func (x *examination) close() {
+	for _, seg := range x.open {
+		seg.file.Close()
+	}
+	x.open = nil
+}
+
+// remakeManifest writes a manifest of the segments that there are.
+func (r *Repaired) remakeManifest(s *Store) error {
+	if err := r.setAside(s, manifestName); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	list, err := s.sortedSegments()
+	if err != nil {
+		return err
+	}
+	var segs []*segment
+	for _, ms := range list {
+		seg := &segment{header: header{base: ms.Base, generation: ms.Generation}}
+		if s.id == (storeID{}) {
+			if opened, err := s.openSegment(ms); err == nil {
+				s.id = opened.id
+				opened.file.Close()
+			}
+		}
+		segs = append(segs, seg)
+	}
+	if len(segs) == 0 || segs[0].base != 1 {
+		return errors.New("the first segment is missing: nothing can be kept")
+	}
+	if s.id == (storeID{}) {
+		return errors.New("no segment has a header that is right: nothing can be kept")
+	}
+	return s.writeManifest(segs, nil)
+}
+
+// setAside gives a file a name that begins with "damaged-".
+func (r *Repaired) setAside(s *Store, name string) error {
+	to, err := s.freeName("damaged-" + name)
+	if err != nil {
+		return err
+	}
+	if err := s.fs.Rename(name, to); err != nil {
+		return err
+	}
+	r.SavedAs = append(r.SavedAs, s.path(to))
+	return s.fs.SyncDir()
+}
+
+// cut makes what is whole the store.
+func (r *Repaired) cut(x *examination) error {
+	s := x.s
+	segs, next, err := r.cutSegment(x)
+	if err != nil {
+		return err
+	}
+	r.Head = next - 1
+	if len(segs) == 0 || segs[len(segs)-1].next != 0 {
+		// There is no segment that can be written to.
+		s.segments.Store(&segs)
+		seg, err := s.addSegment(next, s.makeSpare(s.nextSize(len(segs), 0)))
+		if err != nil {
+			return err
+		}
+		segs = append(segs, seg)
+		x.open = append(x.open, seg)
+	}
+	if err := s.writeManifest(segs, nil); err != nil {
+		return err
+	}
+	// Only now, so that an interruption leaves a store that is still known to be damaged.
+	keep := make(map[string]bool)
+	for _, seg := range segs {
+		keep[seg.name()] = true
+	}
+	names, err := s.fs.List()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		_, _, segment := parseSegmentName(name)
+		switch {
+		case segment && !keep[name]:
+			err = r.setAside(s, name)
+		case strings.HasSuffix(name, indexEnding):
+			err = s.fs.Remove(name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return r.fixHandlers(x)
+}
+
+// cutSegment cuts the first damaged segment, and returns those that are left, and the
+// position that comes next.
+func (r *Repaired) cutSegment(x *examination) (segs []*segment, next engine.Position, err error) {
+	s := x.s
+	segs, next = x.whole, 1
+	if n := len(segs); n > 0 {
+		next = segs[n-1].stop(maxPosition)
+	}
+	seg, good := x.endOf, x.end
+	switch {
+	case seg == nil || good == nil:
+		if x.firstLost < len(x.manifest.Segments) {
+			next = max(next, x.manifest.Segments[x.firstLost].Base)
+		}
+		return segs, next, nil
+	case seg.next == 0:
+		c := seg.scan(good.end)
+		rest, err := c.look(good.next)
+		if err != nil {
+			return nil, 0, err
+		}
+		if n := rest.end - good.end; n > 0 {
+			name, err := s.cutAside(seg, good.end, n)
+			if err != nil {
+				return nil, 0, err
+			}
+			r.SavedAs = append(r.SavedAs, s.path(name))
+		}
+		return append(segs, seg), good.next, nil
+	}
+	// A compacted segment cannot be written to: what is good of it is copied.
+	f, err := create(s.fs, compactName)
+	if err != nil {
+		return nil, 0, err
+	}
+	h := seg.header
+	h.generation, h.next, h.size = h.generation+1, good.next, good.end
+	b := make([]byte, good.end)
+	if err = seg.readAt(b, 0); err == nil {
+		copy(b, h.encode())
+		_, err = f.WriteAt(b, 0)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = s.fs.Rename(compactName, h.name())
+	}
+	if err == nil {
+		err = s.fs.SyncDir()
+	}
+	if err != nil {
+		f.Close()
+		return nil, 0, err
+	}
+	copied := newSegment(h, s.path(h.name()), f)
+	x.open = append(x.open, copied)
+	return append(segs, copied), good.next, nil
+}
+
+// fixHandlers makes the handlers' file fit the log.
+func (r *Repaired) fixHandlers(x *examination) error {
+	s := x.s
+	if x.handlers == nil {
+		r.Handlers = true
+		if err := r.setAside(s, handlersName); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		x.handlers = &handlersFile{}
+	}
+	for i := range x.handlers.Handlers {
+		st := &x.handlers.Handlers[i].handlerState
+		if st.Checkpoint != nil {
+			*st.Checkpoint = min(*st.Checkpoint, r.Head)
+		}
+		var parked []parkedEvent
+		for _, p := range st.Parked {
+			if p.Position <= r.Head {
+				parked = append(parked, p)
+			}
+		}
+		st.Parked = parked
+	}
+	s.handlers = newHandlers()
+	s.handlers.set(x.handlers)
+	b, err := s.handlers.encode(s.id, r.Head, true)
+	if err != nil {
+		return err
+	}
+	return replace(s.fs, handlersName, b)
+}
