@@ -102,39 +102,40 @@ func (f *inode) change(w pending) {
 // the sectors that have been written again.
 func (f *inode) sync() {
 	if f.isLost && len(f.pending) > 0 {
-		sized := false
-		for i := range f.pending {
-			w := &f.pending[i]
-			if w.shrinks() {
-				f.lostMin = min(f.lostMin, w.after)
-			}
-			sized = sized || w.resizes()
-		}
-		if sized {
-			if f.lostMin < f.disk.size {
-				f.disk.truncate(f.lostMin)
-			}
-			f.resized, f.lostMin = false, math.MaxInt64
-		}
-		size := f.disk.size
-		if sized {
-			size = f.cache.size
-		}
-		for i := range f.pending {
-			from, to := f.pending[i].sectors()
-			for s := from; s < to; s++ {
-				f.disk.copySector(&f.cache, s, sectorSize)
-			}
-		}
-		f.disk.truncate(size)
-		f.seen = f.cache.clone()
-		if !f.resized && len(f.lost) == 0 {
-			f.isLost, f.seen = false, content{}
-		}
+		f.syncAfterLoss()
 	}
 	f.pending = nil
 	if f.clean() {
 		f.disk = content{}
+	}
+}
+
+func (f *inode) syncAfterLoss() {
+	// The size goes to disk if it has changed, or if what is written lies beyond the one there.
+	resized := false
+	for i := range f.pending {
+		w := &f.pending[i]
+		if w.shrinks() {
+			f.lostMin = min(f.lostMin, w.after)
+		}
+		end := w.off + int64(w.length)
+		resized = resized || w.resizes() || end > min(f.disk.size, f.lostMin)
+	}
+	size := f.disk.size
+	if resized {
+		size = f.cache.size
+		f.disk.truncate(min(f.disk.size, f.lostMin))
+		f.resized, f.lostMin = false, math.MaxInt64
+	}
+	for i := range f.pending {
+		for s, to := f.pending[i].sectors(); s < to; s++ {
+			f.disk.copySector(&f.cache, s, sectorSize)
+		}
+	}
+	f.disk.truncate(size)
+	f.seen = f.cache.clone()
+	if !f.resized && len(f.lost) == 0 {
+		f.isLost, f.seen = false, content{}
 	}
 }
 

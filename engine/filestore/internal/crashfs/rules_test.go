@@ -356,6 +356,21 @@ func TestPowerCut(t *testing.T) {
 			s.write("a", 2, "C")
 			s.sync("a")
 		}, []string{"a=A.C", "a=ABC", "a=A(B.)C"}, ""},
+		{"a write beyond a size that was lost makes the size durable", func(s *script) {
+			s.durable("a", "A")
+			s.write("a", 1, "BC")
+			s.failing(crashfs.Sync, s.file("a").Sync)
+			s.write("a", 2, "D")
+			s.sync("a")
+		}, []string{"a=A.D", "a=ABD", "a=A(B.)D"}, ""},
+		{"a write beyond a truncation that was lost makes it durable", func(s *script) {
+			s.durable("a", "ABCD")
+			s.truncate("a", 0)
+			s.truncate("a", 4*sector)
+			s.failing(crashfs.Sync, s.file("a").Sync)
+			s.write("a", 2, "X")
+			s.sync("a")
+		}, []string{"a=..X."}, ""},
 		{"a lost truncation", func(s *script) {
 			s.durable("a", "ABCDEFGHIJ")
 			s.truncate("a", 8*sector)
