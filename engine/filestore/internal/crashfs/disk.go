@@ -261,13 +261,13 @@ type held struct {
 	free bool // guarded by d.mu
 }
 
+// Close lets go of the lock. It cannot be made to fail, as File.Close cannot.
 func (h *held) Close() error {
 	h.d.mu.Lock()
 	defer h.d.mu.Unlock()
 	if h.free {
 		return &fs.PathError{Op: "unlock", Path: h.name, Err: fs.ErrClosed}
 	}
-	// It cannot fail, for the same reason as File.Close: the system lets go of it in any case.
 	h.free = true
 	h.d.recordLocked(entry{Op: Op{Kind: Unlock, Name: h.name}, ino: h.ino})
 	delete(h.d.locks, h.ino)

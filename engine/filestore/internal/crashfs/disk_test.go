@@ -371,6 +371,44 @@ func TestDisksAreIndependent(t *testing.T) {
 	}
 }
 
+// Nor what two of them write after the same crash.
+func TestKilledTwice(t *testing.T) {
+	t.Parallel()
+	d := crashfs.New()
+	s := newScript(t, d)
+	s.durable("a", "AA")
+	for _, c := range "BCD" {
+		s.write("a", 0, string(c))
+	}
+	at := replayTo(d, d.Len())
+	x, y := at.Kill(), at.Kill()
+	newScript(t, x).write("a", 1, "X")
+	newScript(t, y).write("a", 1, "Y")
+	x.Forget() // so that the cuts are of its state, not of its journal
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 100 {
+		if got := show(x.PowerCut(0, rng)); bytes.ContainsAny([]byte(got), "Y") {
+			t.Fatalf("%q", got)
+		}
+	}
+}
+
+// The journal keeps what was written, not the caller's buffer.
+func TestJournalCopies(t *testing.T) {
+	t.Parallel()
+	d := crashfs.New()
+	s := newScript(t, d)
+	s.create("a")
+	b := fill("A")
+	if _, err := s.file("a").WriteAt(b, 0); err != nil {
+		t.Fatal(err)
+	}
+	copy(b, fill("B"))
+	if got := show(d.Kill(d.Len())); got != "a=A" {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestDirs(t *testing.T) {
 	t.Parallel()
 	d := crashfs.New()

@@ -59,6 +59,8 @@
 //
 // # Cost
 //
-// A page is copied when it is first written after a crash or sync, and zeros take no
-// memory. TestSpeed has the figure: 20,000 power cuts of a run of 300 operations.
+// Pages are shared between disks until they are written, and zeros take no memory. A power
+// cut of a log of 300 operations takes 11 µs and 9 kB (BenchmarkPowerCut, AMD EPYC, 2 shared
+// cores, November 2026): 20,000 of them 0.2 s, and the opening of what they leave the rest.
+// The journal keeps all that was written until [Disk.Forget].
 package crashfs

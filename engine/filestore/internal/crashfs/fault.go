@@ -7,7 +7,7 @@ import (
 	"math/rand/v2"
 )
 
-// Fail lets calls fail: fail is asked before each operation, and what it returns, wrapped in
+// Fail lets calls fail: fail is asked before each operation but Unlock, and what it returns, wrapped in
 // an *fs.PathError unless it is one, is the error of the call: syscall.EIO, say. Nil takes it away. It runs
 // under the disk's lock: it must not call the disk.
 //

@@ -91,11 +91,6 @@ func (f *inode) change(w pending) {
 	}
 	f.pending = append(f.pending, w)
 	w.apply(&f.cache)
-	for s := range f.lost {
-		if from, to := w.sectors(); s >= from && s < to {
-			delete(f.lost, s) // it will be written, with what was lost: pages are written whole
-		}
-	}
 }
 
 // sync makes durable what is pending. What failed syncs have dropped stays dropped, but for
@@ -129,7 +124,8 @@ func (f *inode) syncAfterLoss() {
 	}
 	for i := range f.pending {
 		for s, to := f.pending[i].sectors(); s < to; s++ {
-			f.disk.copySector(&f.cache, s, sectorSize)
+			f.disk.copySector(&f.cache, s, sectorSize) // with what was lost in it
+			delete(f.lost, s)
 		}
 	}
 	f.disk.truncate(size)

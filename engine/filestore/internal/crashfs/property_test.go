@@ -260,10 +260,9 @@ func (w *world) checkLive(d *crashfs.Disk) {
 // written at that place.
 func TestNothingElse(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(120) {
+	for seed := range uint64(60) {
 		w := &world{T: t, d: crashfs.New(), rng: rand.New(rand.NewPCG(seed, 1)), faults: seed%2 == 1}
 		w.d.Seed(seed)
-		at := w.d.Replay()
 		for step := range 60 {
 			before := w.d.Len()
 			underWay := w.step()
@@ -271,10 +270,7 @@ func TestNothingElse(t *testing.T) {
 			if step%4 > 0 && step < 50 {
 				continue
 			}
-			at = w.d.Replay()
-			for at.N() < before {
-				at.Next()
-			}
+			at := replayTo(w.d, before)
 			if underWay {
 				for range 3 {
 					w.check(at.PowerCut(w.rng))

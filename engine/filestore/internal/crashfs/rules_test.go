@@ -111,6 +111,13 @@ func (s *script) rename(from, to string) {
 func (s *script) remove(name string) { s.Helper(); s.check(s.Remove(name)); delete(s.files, name) }
 func (s *script) syncDir()           { s.Helper(); s.check(s.SyncDir()) }
 
+func replayTo(d *crashfs.Disk, n int) *crashfs.Cursor {
+	at := d.Replay()
+	for at.N() < n && at.Next() {
+	}
+	return at
+}
+
 // durable makes a file with that content, for sure.
 func (s *script) durable(name, sectors string) {
 	s.Helper()
@@ -177,6 +184,18 @@ func TestPowerCut(t *testing.T) {
 			s.write("a", 0, "C")
 			s.write("b", 0, "D")
 		}, []string{"a=A b=B", "a=C b=B", "a=A b=D", "a=C b=D"}, `a=(A|C|\(CA\)) b=(B|D|\(DB\))`},
+		{"all of one file and nothing of another", func(s *script) {
+			s.durable("a", "AAAAAAAAA")
+			s.durable("b", "BBBBBBBBB")
+			s.write("a", 0, "XXXXXXXXX")
+			s.write("b", 0, "YYYYYYYYY")
+		}, []string{"a=XXXXXXXXX b=BBBBBBBBB", "a=AAAAAAAAA b=YYYYYYYYY"}, `a=([AX]|\(XA\)){9} b=([BY]|\(YB\)){9}`},
+		{"zeros over a hole and more", func(s *script) {
+			s.durable("a", "")
+			s.write("a", 8, "AB")
+			s.sync("a")
+			s.write("a", 0, "..........")
+		}, []string{"a=........AB", "a=.........B", "a=........A.", "a=.........."}, `a=\.{8}(A|\.|\(\.A\))(B|\.|\(\.B\))`},
 		{"any version of a sector, and torn between two at most", func(s *script) {
 			s.durable("a", "A")
 			s.write("a", 0, "B")
@@ -377,6 +396,18 @@ func TestPowerCut(t *testing.T) {
 			s.failing(crashfs.Sync, s.file("a").Sync)
 			s.sync("a")
 		}, []string{"a=ABCDEFGHIJ", "a=ABCDEFGH"}, ""},
+		{"a lost truncation, and growth", func(s *script) {
+			s.durable("a", "ABCD")
+			s.truncate("a", 0)
+			s.truncate("a", 4*sector)
+			s.failing(crashfs.Sync, s.file("a").Sync)
+		}, []string{"a=ABCD", "a=...."}, ""},
+		{"no size without the truncation before it, lost or not", func(s *script) {
+			s.durable("a", "ABCD")
+			s.truncate("a", sector)
+			s.failing(crashfs.Sync, s.file("a").Sync)
+			s.truncate("a", 2*sector)
+		}, []string{"a=ABCD", "a=A", "a=A."}, `a=A(B|\.|\(\.B\))(C|\.|\(\.C\))(D|\.|\(\.D\))`},
 		{"a lost truncation, a size that is synced", func(s *script) {
 			s.durable("a", "ABCDEFGHIJ")
 			s.truncate("a", 8*sector)
@@ -398,6 +429,12 @@ func TestPowerCut(t *testing.T) {
 			s.failing(crashfs.Sync, s.file("a").Sync)
 			s.write("a", 1, "C")
 		}, []string{"a=AA", "a=BA", "a=AC", "a=BC"}, `a=(A|B|\(BA\))(A|C|\(CA\))`},
+		{"lost, and written again, unsynced", func(s *script) {
+			s.durable("a", "A")
+			s.write("a", 0, "B")
+			s.failing(crashfs.Sync, s.file("a").Sync)
+			s.write("a", 0, "C")
+		}, []string{"a=A", "a=B", "a=C", "a=(BA)", "a=(CA)", "a=(CB)"}, ""},
 		{"a failed sync of one file is not that of another", func(s *script) {
 			s.durable("a", "A")
 			s.durable("b", "A")
@@ -447,10 +484,8 @@ func TestPowerCut(t *testing.T) {
 			c.run(newScript(t, d))
 			seen := map[string]int{}
 			rng := rand.New(rand.NewPCG(1, 2))
-			at := d.Replay()
-			for at.Next() {
-			}
-			for range 20000 {
+			at := replayTo(d, d.Len())
+			for range 5000 {
 				seen[show(at.PowerCut(rng))]++
 			}
 			match := regexp.MustCompile("^(" + c.match + ")$")
@@ -514,6 +549,12 @@ func TestUnderWay(t *testing.T) {
 		t.Errorf("Kill shows the write to come: %q", got)
 	}
 
+	s.sync("a")
+	for range 20 { // a sync under way is one that need not have begun
+		if got := show(replayTo(d, d.Len()-1).PowerCutKeeping(0, rng)); got != "a=" {
+			t.Errorf("before the sync %q is durable", got)
+		}
+	}
 	s.rename("a", "b")
 	seen := map[string]bool{}
 	for range 1000 {
