@@ -12,7 +12,9 @@ const module = "github.com/weirstore/weir"
 
 // The packages of the core, in the order in which they may import each other: each
 // only those before it.
-var layers = []string{"actor", "dispatch", "engine", "engine/backendtest", "examples"}
+var layers = []string{"actor", "dispatch", "engine", "engine/backendtest",
+	"engine/filestore", "engine/filestore/internal/vfs", "engine/filestore/internal/vfs/vfstest", "engine/filestore/internal/crashfs",
+	"examples"}
 
 // TestImports holds the direction of imports, and that a program which imports Weir links
 // nothing but the standard library and golang.org/x/sync.

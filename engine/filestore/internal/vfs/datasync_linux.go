@@ -19,8 +19,11 @@ func (f file) Datasync() error {
 			}
 		}
 	})
-	if err == nil {
-		err = os.NewSyscallError("fdatasync", syncErr)
+	if err != nil { // package poll's own error for a closed file, which is not fs.ErrClosed
+		return &os.PathError{Op: "fdatasync", Path: f.Name(), Err: os.ErrClosed}
 	}
-	return err
+	if syncErr != nil {
+		return &os.PathError{Op: "fdatasync", Path: f.Name(), Err: syncErr}
+	}
+	return nil
 }

@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -35,6 +36,9 @@ func openDir(path string) (*Dir, error) {
 
 // Create implements [FS]. Files are for the owner alone: mode 0600.
 func (d *Dir) Create(name string) (File, error) {
+	if err := CheckName("create", name); err != nil {
+		return nil, err
+	}
 	f, err := d.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err
@@ -44,6 +48,9 @@ func (d *Dir) Create(name string) (File, error) {
 
 // Open implements [FS].
 func (d *Dir) Open(name string) (File, error) {
+	if err := CheckName("open", name); err != nil {
+		return nil, err
+	}
 	f, err := d.root.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
@@ -52,10 +59,20 @@ func (d *Dir) Open(name string) (File, error) {
 }
 
 // Rename implements [FS].
-func (d *Dir) Rename(from, to string) error { return d.root.Rename(from, to) }
+func (d *Dir) Rename(from, to string) error {
+	if err := errors.Join(CheckName("rename", from), CheckName("rename", to)); err != nil {
+		return err
+	}
+	return d.root.Rename(from, to)
+}
 
 // Remove implements [FS].
-func (d *Dir) Remove(name string) error { return d.root.Remove(name) }
+func (d *Dir) Remove(name string) error {
+	if err := CheckName("remove", name); err != nil {
+		return err
+	}
+	return d.root.Remove(name)
+}
 
 // List implements [FS].
 func (d *Dir) List() ([]string, error) {
@@ -83,6 +100,9 @@ func (d *Dir) SyncDir() error { return syncDir(d.root) }
 
 // Lock implements [FS].
 func (d *Dir) Lock(name, holder string) (io.Closer, error) {
+	if err := CheckName("lock", name); err != nil {
+		return nil, err
+	}
 	c, err := lock(d.root, name, holder)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)

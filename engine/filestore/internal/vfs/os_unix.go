@@ -1,4 +1,4 @@
-//go:build unix
+//go:build unix && !aix && (!solaris || illumos)
 
 package vfs
 
@@ -29,14 +29,29 @@ func lock(root *os.Root, name, holder string) (io.Closer, error) {
 		}
 		return nil, &os.PathError{Op: "flock", Path: name, Err: err}
 	}
-	if err := f.Truncate(0); err == nil {
+	if err = f.Truncate(0); err == nil {
 		_, err = f.WriteAt([]byte(holder), 0)
 	}
 	if err != nil {
 		f.Close()
 		return nil, err
 	}
-	return f, nil
+	return flocked{f}, nil
+}
+
+// flocked is a file that is locked. Close unlocks it itself, as closing would not at once:
+// a process that another goroutine is starting has a copy of the descriptor, and with it the
+// lock, until it runs its program.
+type flocked struct{ *os.File }
+
+func (f flocked) Close() error {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	// A closed file is an error of Close below. Should unlocking fail, closing is what is left.
+	_ = conn.Control(func(fd uintptr) { _ = syscall.Flock(int(fd), syscall.LOCK_UN) })
+	return f.File.Close()
 }
 
 func syncDir(root *os.Root) error {

@@ -24,7 +24,7 @@ func lock(root *os.Root, name, holder string) (io.Closer, error) {
 		return nil, &os.PathError{Op: "lock", Path: name, Err: err}
 	}
 	f := os.NewFile(uintptr(h), name)
-	if err := f.Truncate(0); err == nil {
+	if err = f.Truncate(0); err == nil {
 		_, err = f.WriteAt([]byte(holder), 0)
 	}
 	if err != nil {

@@ -6,10 +6,12 @@ package vfs
 import (
 	"errors"
 	"io"
+	"io/fs"
+	"strings"
 )
 
-// FS is one directory. All methods are safe for concurrent use. Names are plain: no
-// separators. Errors wrap those of package io/fs where there is one, fs.ErrNotExist say,
+// FS is one directory. All methods are safe for concurrent use. Names are plain: see
+// [CheckName]. Errors wrap those of package io/fs where there is one, fs.ErrNotExist say,
 // and the system's error number, so that errors.Is(err, syscall.ENOSPC) works.
 type FS interface {
 	// Create makes a file, which must not exist yet, of size 0. The name is durable after SyncDir.
@@ -60,3 +62,13 @@ func (e *LockedError) Error() string {
 
 // ErrUnsupported means that this operating system has no such lock.
 var ErrUnsupported = errors.New("file locks are not supported here")
+
+// CheckName refuses, with an error that wraps fs.ErrInvalid, a name that is not plain: one
+// that is empty or a dot or two, or has a separator of any operating system in it (with the
+// colon, which on Windows leads to another stream of a file) or a zero byte.
+func CheckName(op, name string) error {
+	if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\\:\x00") {
+		return &fs.PathError{Op: op, Path: name, Err: fs.ErrInvalid}
+	}
+	return nil
+}
