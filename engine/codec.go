@@ -13,7 +13,7 @@ import (
 // the append or of the read that has called them.
 //
 // The codec that every engine has is JSON, by package encoding/json: what that leaves out
-// of a value (unexported fields, bytes of a string that are not UTF-8) is not stored.
+// of a value, such as unexported fields, is not stored. Strings that are not UTF-8 it refuses.
 type Codec interface {
 	// Name names the form of the bytes. It is stored with them and must never change. It has
 	// 1 to 32 bytes of printable ASCII and is neither [EncodingBytes] nor [EncodingText].
@@ -24,12 +24,6 @@ type Codec interface {
 	// Unmarshal stores what data holds in the value that v points to. It must not change data.
 	Unmarshal(data []byte, v any) error
 }
-
-type jsonCodec struct{}
-
-func (jsonCodec) Name() string                       { return EncodingJSON }
-func (jsonCodec) Marshal(v any) ([]byte, error)      { return json.Marshal(v) }
-func (jsonCodec) Unmarshal(data []byte, v any) error { return json.Unmarshal(data, v) }
 
 // maxEncoding is the greatest length of a codec's name, in bytes.
 const maxEncoding = 32
