@@ -1,9 +1,9 @@
 package engine
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
-	"math"
 	"reflect"
 	"slices"
 )
@@ -18,8 +18,8 @@ import (
 // map[string]any or json.RawMessage. If it is not the New of the step before, the value is converted
 // through the codec. The last New is the Go type that the event type stands for, if it stands for
 // one ([Register]), or json.RawMessage or map[string]any, which are then converted; if it stands for
-// none, New is what readers get. The function runs once for many readers: it must depend on nothing
-// but its argument.
+// none, New is what readers get. The function may run once for many readers, and many times for one
+// event: it must depend on nothing but its argument, which it may change.
 //
 // An error or a panic of fn makes a read end, or a handler fail, with a [*DecodeError]; so does a
 // stored version that is newer than what this program knows. Upcast returns an [*InvalidError] for
@@ -68,11 +68,8 @@ func (r *typeRegistry) upcast(op, name string, from uint16, u upcaster) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	t := *r.now.Load().byName[name]
-	switch {
-	case int(from) != len(t.ups)+1:
-		return invalid(op, "schema version", from, fmt.Sprintf("%d, the next one", len(t.ups)+1))
-	case from == math.MaxUint16:
-		return invalid(op, "schema version", from, "one that has a next one")
+	if next := t.schema(); from != next {
+		return invalid(op, "schema version", from, fmt.Sprintf("%d, the next one", next))
 	}
 	t.ups = append(slices.Clip(t.ups), u)
 	r.putLocked(&t)
@@ -109,7 +106,7 @@ func (t *eventType) unfinished() error {
 	if last == t.goes || last == jsonType || last == mapType || last.Kind() == reflect.Interface {
 		return nil
 	}
-	return fmt.Errorf("its last upcaster, from schema version %d, makes a %v of it, not a %v", len(t.ups), last, t.goes)
+	return fmt.Errorf("its last upcaster, from schema version %d, makes %v of it, not %v", len(t.ups), last, t.goes)
 }
 
 // current decodes a payload, and brings it to the type's current schema version.
@@ -130,21 +127,21 @@ func (c *codecs) current(t *eventType, p *Payload, as reflect.Type) (any, error)
 		c = c.with(p.Encoding)
 	}
 	steps := t.ups[p.Schema-1:]
-	v, err := c.decode(p.Encoding, p.Bytes, steps[0].old)
+	v, err := c.decode(p.Encoding, bytes.Clone(p.Bytes), steps[0].old) // a step may change what it is given
 	if err != nil {
 		return nil, fmt.Errorf("schema version %d: %w", p.Schema, err)
 	}
 	for i := range steps {
 		from := int(p.Schema) + i
 		if v, err = c.convert(v, steps[i].old); err != nil {
-			return nil, fmt.Errorf("schema version %d as a %v: %w", from, steps[i].old, err)
+			return nil, fmt.Errorf("schema version %d as %v: %w", from, steps[i].old, err)
 		}
 		if v, err = steps[i].apply(v); err != nil {
 			return nil, fmt.Errorf("upcast from schema version %d: %w", from, err)
 		}
 	}
 	if v, err = c.convert(v, as); err != nil {
-		return nil, fmt.Errorf("schema version %d as a %v: %w", now, as, err)
+		return nil, fmt.Errorf("schema version %d as %v: %w", now, as, err)
 	}
 	return v, nil
 }
