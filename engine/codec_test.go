@@ -215,6 +215,49 @@ func TestRegisterAfterRead(t *testing.T) {
 	if one != two {
 		t.Error("it was decoded twice")
 	}
+	if err := engine.Upcast(e, "Coded", 1, func(c *coded) (*coded, error) { c.N++; return c, nil }); err != nil {
+		t.Fatal(err)
+	}
+	if c, ok := first().(*coded); !ok || c.N != 4 {
+		t.Errorf("with an upcaster it is %#v", c)
+	}
+}
+
+// TestDecodedForEach: handlers that want other types share nothing.
+func TestDecodedForEach(t *testing.T) {
+	b := newEncoded()
+	b.put(t, "a-1", "Coded", jsonPayload(1, `{"N":3}`))
+	b.put(t, "a-1", "Sealed", &engine.Payload{Encoding: "sealed", Schema: 1})
+	e := over(t, b)
+	heard := make(chan string, 1)
+	for name, handle := range map[string]func() (*engine.Handler, error){
+		"engine_test.coded": func() (*engine.Handler, error) {
+			return engine.Handle(e, "a", func(_ context.Context, ev engine.Of[coded]) error { heard <- fmt.Sprintf("%T", ev.Data); return nil }, engine.Types("Coded"), engine.FromStart())
+		},
+		"*engine_test.coded": func() (*engine.Handler, error) {
+			return engine.Handle(e, "b", func(_ context.Context, ev engine.Of[*coded]) error { heard <- fmt.Sprintf("%T", ev.Data); return nil }, engine.Types("Coded"), engine.FromStart())
+		},
+		"*engine.Payload": func() (*engine.Handler, error) {
+			return engine.Handle(e, "c", func(_ context.Context, ev engine.Of[*engine.Payload]) error {
+				heard <- fmt.Sprintf("%T", ev.Data)
+				return nil
+			}, engine.Types("Sealed"), engine.FromStart())
+		},
+	} {
+		h, err := handle()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := e.Wait(t.Context(), 2, h.Name()); err != nil {
+			t.Fatal(err)
+		}
+		if parked := h.Parked(); len(parked) > 0 {
+			t.Fatalf("%s: %v", name, parked[0].Err)
+		}
+		if got := <-heard; got != name {
+			t.Errorf("a handler of %s gets %s", name, got)
+		}
+	}
 }
 
 // counting is JSON that counts what it decodes.
@@ -615,7 +658,8 @@ func TestTypedHandlerOfNamedTypes(t *testing.T) {
 	}
 }
 
-// TestTypedHandlerOfAnother: text for a handler of a struct is no decoding error.
+// TestTypedHandlerOfAnother: text for a handler of a struct, or a struct for one of text, is
+// another payload and no decoding error.
 func TestTypedHandlerOfAnother(t *testing.T) {
 	for name, b := range map[string]engine.Backend{"memory": engine.NewMemory(), "encoded": newEncoded()} {
 		e := over(t, b)
@@ -635,6 +679,22 @@ func TestTypedHandlerOfAnother(t *testing.T) {
 		}
 		if _, ok := errors.AsType[*engine.PayloadError](parked[0].Err); !ok || parked[0].Event.Data != "text" {
 			t.Errorf("%s: parked %v with %v, want a *PayloadError", name, parked[0].Event.Data, parked[0].Err)
+		}
+		h, err = engine.Handle(e, "text", func(context.Context, engine.Of[string]) error { return nil }, engine.Types("Opened"), engine.Retry(0, 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := e.Append(t.Context(), "a-1", engine.Any, event("Opened", coded{})); err != nil {
+			t.Fatal(err)
+		}
+		if err := e.Wait(t.Context(), 2); err != nil {
+			t.Fatal(err)
+		}
+		if parked = h.Parked(); len(parked) != 1 {
+			t.Fatalf("%s: %d parked", name, len(parked))
+		}
+		if _, ok := errors.AsType[*engine.PayloadError](parked[0].Err); !ok {
+			t.Errorf("%s: parked with %v, want a *PayloadError", name, parked[0].Err)
 		}
 	}
 }

@@ -132,10 +132,14 @@ func TestUpcastByAnotherCodec(t *testing.T) {
 	b := newEncoded()
 	b.put(t, "a-1", "Moved", &engine.Payload{Encoding: "gob", Schema: 1, Bytes: stored})
 	e := over(t, b, func(o *engine.Options) { o.ReadCodecs = []engine.Codec{gobs{"gob"}} })
+	type place struct {
+		City string `json:"-"` // not for another codec
+	}
 	type town struct{ City string }
 	if err := errors.Join(
-		engine.Upcast(e, "Moved", 1, splitAddress),
-		engine.Upcast(e, "Moved", 2, func(t town) (json.RawMessage, error) { return json.Marshal(t) }),
+		engine.Upcast(e, "Moved", 1, func(v movedV1) (place, error) { return place{"London"}, nil }),
+		engine.Upcast(e, "Moved", 2, func(t town) (town, error) { return t, nil }),
+		engine.Upcast(e, "Moved", 3, func(b json.RawMessage) (json.RawMessage, error) { return b, nil }), // which is JSON all the same
 		engine.Register[moved](e, "Moved"),
 	); err != nil {
 		t.Fatal(err)
