@@ -87,6 +87,13 @@ func (s store) append(stream string, expected engine.Expected, events ...engine.
 	return res
 }
 
+// place returns where a result says that events are. How durable they are differs from
+// backend to backend.
+func place(r engine.Result) engine.Result {
+	r.Durability = 0
+	return r
+}
+
 func (s store) wait() {
 	s.t.Helper()
 	if err := s.Wait(s.t.Context(), s.Head()); err != nil {
@@ -255,8 +262,8 @@ var scenarios = []struct {
 		}
 	}},
 	{"an append tells first and last version and the position", func(t *testing.T, s store) {
-		expect(t, "result", s.append("customer-1", engine.Any, john), engine.Result{First: 1, Last: 1, Position: 1})
-		expect(t, "result", s.append("customer-1", engine.Any, gone, john, gone), engine.Result{First: 2, Last: 4, Position: 4})
+		expect(t, "result", place(s.append("customer-1", engine.Any, john)), engine.Result{First: 1, Last: 1, Position: 1})
+		expect(t, "result", place(s.append("customer-1", engine.Any, gone, john, gone)), engine.Result{First: 2, Last: 4, Position: 4})
 		expect(t, "head", s.Head(), 4)
 	}},
 	{"an append at another version than expected stores nothing and tells both", func(t *testing.T, s store) {
@@ -300,7 +307,7 @@ var scenarios = []struct {
 		for _, expected := range []engine.Expected{engine.Any, engine.NoStream, engine.StreamExists, engine.Exactly(0), engine.Exactly(99)} {
 			again := s.append("customer-1", expected, john.WithID("a"), gone.WithID("b"))
 			first.Duplicate = true
-			expect(t, "second result", again, first)
+			expect(t, "second result", again, place(first))
 		}
 		_, err := s.Append(t.Context(), "customer-1", engine.Any, john.WithID("c"), gone.WithID("b"))
 		if partial, ok := errors.AsType[*engine.PartialDuplicateError](err); !ok || !slices.Equal(partial.Stored, []string{"b"}) {

@@ -30,7 +30,9 @@ import (
 // possible until the last moment of a shutdown, and fills in what correlates the new events with
 // the one being handled.
 //
-// Other errors: [*InvalidError], [*TypeConflictError], [ErrClosed]. In all of them nothing is stored.
+// Other errors: [*InvalidError], [*TypeConflictError], [*EncodeError], [*StreamDeletedError],
+// [ErrClosed]. In all of them nothing is stored. How durable the events are is said by Options.Durability,
+// or for one append by [WithDurability].
 func (e *Engine) Append(ctx context.Context, stream string, expected Expected, events ...NewEvent) (Result, error) {
 	cause, inside := e.dispatcher.Inside(ctx)
 	refused := gateSealed
@@ -69,7 +71,7 @@ func (e *Engine) Append(ctx context.Context, stream string, expected Expected, e
 	if !ok {
 		s = e.streams.getOrPut(stream, e.newStream)
 	}
-	r.leavable = !e.backend.Caps().Prompt && ctx.Done() != nil
+	r.leavable = !e.caps.Prompt && ctx.Done() != nil
 	if err := s.actor.Send(ctx, r); err != nil {
 		e.free(r)
 		if errors.Is(err, actor.ErrStopped) {
@@ -113,6 +115,10 @@ func (e *Engine) prepare(ctx context.Context, r *request, stream string, expecte
 	case len(events) > e.opts.MaxEvents:
 		return bad("number of events", len(events), fmt.Sprintf("at most %d", e.opts.MaxEvents))
 	}
+	wish, err := e.wish(ctx)
+	if err != nil {
+		return bad("durability", err.Value, err.Rule)
+	}
 	var from Metadata
 	if cause != nil {
 		var err error
@@ -121,6 +127,9 @@ func (e *Engine) prepare(ctx context.Context, r *request, stream string, expecte
 		}
 	}
 	size := 0
+	tooLarge := func(i, size int) error {
+		return bad(fmt.Sprintf("size in bytes up to event %d", i+1), size, fmt.Sprintf("at most %d", e.opts.MaxBytes))
+	}
 	r.write.Events = slices.Grow(r.write.Events, len(events))
 	for i := range events {
 		ev := &events[i]
@@ -138,9 +147,22 @@ func (e *Engine) prepare(ctx context.Context, r *request, stream string, expecte
 			r.ids = append(r.ids, ev.ID)
 		}
 		if size += ev.size(); size > e.opts.MaxBytes {
-			return bad(fmt.Sprintf("size in bytes up to event %d", i+1), size, fmt.Sprintf("at most %d", e.opts.MaxBytes))
+			return tooLarge(i, size)
 		}
 		rec := Record{Type: t.name, TypeID: t.id, ID: ev.ID, Data: ev.Data, Meta: ev.Meta}
+		if e.caps.Encoded {
+			p, err := e.encode(stream, i, t, ev.Data)
+			if err != nil {
+				return err
+			}
+			if !measured(ev.Data) {
+				size += len(p.Bytes)
+			}
+			if size > e.opts.MaxBytes {
+				return tooLarge(i, size)
+			}
+			rec.Data = p
+		}
 		if rec.Meta.CorrelationID == "" {
 			rec.Meta.CorrelationID = from.CorrelationID
 		}
@@ -152,7 +174,7 @@ func (e *Engine) prepare(ctx context.Context, r *request, stream string, expecte
 	if id, twice := repeated(r.ids); twice {
 		return bad("event ID", id, "different IDs within one append")
 	}
-	r.expected = expected
+	r.expected, r.wish = expected, wish
 	return nil
 }
 
@@ -184,6 +206,7 @@ func (e *Engine) causedBy(ctx context.Context, cause *dispatch.Delivery) (_ Meta
 type request struct {
 	expected Expected
 	ids      []string // of those events that have one
+	wish     Durability
 	write    Write
 	one      [1]*Write     // &write, so that a commit of one request allocates nothing
 	answered chan struct{} // cap 1: the owner never waits for the caller

@@ -30,7 +30,8 @@ type TypeSet = dispatch.KindSet
 // Slices and *Write values passed in are the engine's again when the call returns. Payloads
 // (Record.Data) are handed over: they are immutable from Append on. A backend whose Caps say Encoded
 // is given every payload as a [*Payload], bytes that the engine has encoded, and puts one
-// into each Event that it returns; the engine decodes it. Others keep the Go value itself.
+// into each Event that it returns; the engine decodes it. All reads may return the same *Payload:
+// what it is decoded to is then shared too. Others keep the Go value itself.
 //
 // # Errors
 //

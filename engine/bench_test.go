@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"runtime"
 	"sync"
@@ -332,4 +333,64 @@ func BenchmarkClock(b *testing.B) {
 			_ = int64(time.Since(base))
 		}
 	})
+}
+
+// BenchmarkEncoded: what it costs that a backend stores bytes: one event an append, as JSON;
+// reads that find each payload decoded, and reads that decode each. The baseline is the codec alone.
+func BenchmarkEncoded(b *testing.B) {
+	value := any(coded{N: 7, Text: "some text of a usual length"})
+	stored, err := json.Marshal(value)
+	if err != nil {
+		b.Fatal(err)
+	}
+	marshal := func(n int) time.Duration {
+		began := time.Now()
+		for range n {
+			if _, err := json.Marshal(value); err != nil {
+				b.Fatal(err)
+			}
+		}
+		return time.Since(began)
+	}
+	unmarshal := func(n int) time.Duration {
+		began := time.Now()
+		for range n {
+			if err := json.Unmarshal(stored, new(coded)); err != nil {
+				b.Fatal(err)
+			}
+		}
+		return time.Since(began)
+	}
+	b.Run("append", func(b *testing.B) {
+		e := over(b, newEncoded())
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := e.Append(context.Background(), "s-1", engine.Any, engine.New(value)); err != nil {
+				b.Fatal(err)
+			}
+		}
+		report(b, b.N, marshal, "x-marshal")
+	})
+	for _, fresh := range []bool{false, true} {
+		b.Run(fmt.Sprintf("read/fresh=%v", fresh), func(b *testing.B) {
+			const events = 10_000
+			backend := newEncoded()
+			backend.fresh = fresh
+			e := over(b, backend)
+			for range events {
+				if _, err := e.Append(context.Background(), "s-1", engine.Any, engine.New(value)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				for _, err := range e.ReadAll(context.Background()) {
+					if err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			report(b, b.N*events, unmarshal, "x-unmarshal")
+		})
+	}
 }

@@ -57,11 +57,26 @@
 // handler is doing, derived from positions, and the log tells of slow calls, skipped events
 // and stops.
 //
+// # Payloads on disk
+//
+// The memory backend keeps the Go values that were appended. A backend that stores bytes
+// ([Caps].Encoded) is given a [Payload]: []byte, string and json.RawMessage as they are, everything else
+// by Options.Codec, which is JSON unless said otherwise. What is read is decoded into the Go type that
+// the event type stands for, so [Register] the types that a program reads before it appends any;
+// without a type, JSON is read as a json.RawMessage. Handlers that are called with one event share its
+// value. When the shape of a type changes, [Upcast] says how what is stored becomes what is wanted;
+// the log itself never changes. What cannot be decoded is a [*DecodeError], never a guess, and
+// [Encoded] reads it nevertheless.
+//
+// How much an acknowledged event survives is said by [Durability], for the engine by
+// Options.Durability and for one append by [WithDurability].
+//
 // # Limits
 //
 // Names are 1 to [MaxName] bytes of UTF-8 without control characters. An append has at most
 // Options.MaxEvents events and Options.MaxBytes bytes. A store has at most 65,536 event types.
-// Payloads are kept, not copied: whoever appends a pointer must not change what it points to.
+// Payloads are kept, not copied, in memory: whoever appends a pointer must not change what it
+// points to.
 //
 // # Cost
 //

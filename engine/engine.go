@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,7 +17,9 @@ import (
 type Engine struct {
 	opts    Options
 	backend Backend
+	caps    Caps // the backend's
 	types   *typeRegistry
+	codecs  *codecs
 
 	// group has every goroutine of the engine; the constructor's last lines list them.
 	group      *actor.Group
@@ -49,13 +52,16 @@ type Engine struct {
 // wrong with them.
 func Open(opts Options) (*Engine, error) {
 	opts, err := opts.withDefaults()
-	if err != nil {
+	codecs, codecsErr := newCodecs(opts.Codec, opts.ReadCodecs)
+	if err := errors.Join(err, codecsErr); err != nil {
 		return nil, err
 	}
 	e := &Engine{
 		opts:    opts,
 		backend: opts.Backend,
+		caps:    opts.Backend.Caps(),
 		types:   newTypeRegistry(opts.Backend),
+		codecs:  codecs,
 		group:   actor.NewGroup(),
 		streams: newShards[*stream](),
 		gate:    gate{zero: make(chan struct{}, 1)},
@@ -75,7 +81,7 @@ func Open(opts Options) (*Engine, error) {
 		Mailbox: opts.StreamMailbox,
 		Idle:    opts.IdleAfter,
 		Linger:  opts.MaxIdleStreams,
-		Lend:    opts.Backend.Caps().Prompt, // else a commit would keep callers from their contexts
+		Lend:    e.caps.Prompt, // else a commit would keep callers from their contexts
 		Discard: (*request).discard,
 	})
 	e.dispatcher = dispatch.New[Event](logView{e.backend}, dispatch.Options{

@@ -56,6 +56,39 @@ func (e *PartialDuplicateError) Error() string {
 	return fmt.Sprintf("engine: append %q: the stream has event IDs %q already, but not every event of this append", e.Stream, e.Stored)
 }
 
+// EncodeError means that a payload cannot be made bytes, by the codec of the engine
+// ([Options].Codec). Nothing was stored.
+type EncodeError struct {
+	Stream string
+	Event  int // which one of the append, from 1
+	Type   string
+	Go     reflect.Type
+	Err    error // the codec's; a panic is an [*actor.PanicError]
+}
+
+func (e *EncodeError) Error() string {
+	return fmt.Sprintf("engine: append %q: payload of event %d, of event type %q and Go type %v: %v", e.Stream, e.Event, e.Type, e.Go, e.Err)
+}
+
+func (e *EncodeError) Unwrap() error { return e.Err }
+
+// DecodeError means that a stored payload does not fit the Go type that its event type
+// stands for, or the codec or an upcaster that it needs is missing or has failed. It ends a read; in
+// a handler it goes through the failure policy. Reading with [Encoded] shows what is stored.
+type DecodeError struct {
+	Stream   string
+	Version  Version
+	Position Position
+	Type     string
+	Err      error // a panic is an [*actor.PanicError]
+}
+
+func (e *DecodeError) Error() string {
+	return fmt.Sprintf("engine: payload of %q, version %d, position %d, of event type %q: %v", e.Stream, e.Version, e.Position, e.Type, e.Err)
+}
+
+func (e *DecodeError) Unwrap() error { return e.Err }
+
 // InvalidError means that an argument or option cannot be accepted. Nothing was done.
 type InvalidError struct {
 	Op    string // the call: `append "customer-1"`

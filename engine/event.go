@@ -23,8 +23,13 @@ type Event struct {
 	Type     string
 	ID       string    // as given by who appended it; empty if none was, see Identity
 	Time     time.Time // when it was stored, UTC; never goes back from one position to the next
-	Data     any       // the value that was appended; in memory the very same
-	Meta     Metadata
+	// Data is the value that was appended. In memory it is the very same. A backend that stores bytes
+	// gives one that is equal, as far as the codec keeps it: of the Go type that the event type
+	// stands for ([Register]), brought to its current schema version ([Upcast]). A []byte and a string
+	// come back as they were. A type that stands for no Go type is not decoded: JSON is then a
+	// json.RawMessage, and what another codec has made a [*Payload].
+	Data any
+	Meta Metadata
 }
 
 // Identity returns what names the event: its ID, which is unique in its stream, or, if it was given
@@ -92,7 +97,9 @@ type NewEvent struct {
 	// ID makes the append idempotent: an event whose ID its stream has already is not
 	// stored again. Empty means none.
 	ID string
-	// Data is the payload: any value but nil. It is kept, not copied.
+	// Data is the payload: any value but nil, and no [Payload]. It is kept, not copied, and must not be
+	// changed; a backend that stores bytes keeps none of it, once Append has returned. Then it must be a
+	// []byte, a string, a json.RawMessage that is valid JSON, or what Options.Codec can encode.
 	Data any
 	Meta Metadata
 }
@@ -183,4 +190,6 @@ type Result struct {
 	// Duplicate says that the stream had these event IDs already: nothing was stored
 	// now, and the other fields tell where the earliest and the latest of them stand.
 	Duplicate bool
+	// Durability is what was reached. A duplicate's is 0: nobody knows how its events were stored.
+	Durability Durability
 }

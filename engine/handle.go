@@ -49,6 +49,7 @@ type handlerConfig struct {
 	afresh    bool   // whatever the checkpoint
 	standard  string // the type that Types takes the place of
 	typeNames []string
+	keyReads  bool     // the key function may look at the payload
 	begin     string   // the option that says where to begin
 	start     Position // there, if one does
 }
@@ -125,17 +126,21 @@ func OnLagged(fn func(ctx context.Context, n uint64)) HandlerOption {
 
 // Keyed makes n goroutines handle events side by side, each stream's in order.
 func Keyed(n int) HandlerOption {
-	return KeyedBy(n, func(ev Event) string { return ev.Stream })
+	return handlerOption("Keyed", func(c *handlerConfig) *InvalidError {
+		c.Workers, c.Key, c.keyReads = n, func(ev *Event) string { return ev.Stream }, false
+		return positive("Keyed", n)
+	})
 }
 
 // KeyedBy makes n goroutines handle events side by side, those of one key in order. Key
-// must be a pure function of the event.
+// must be a pure function of the event. A handler whose key function panics, or gets an event that
+// cannot be decoded, stops.
 func KeyedBy(n int, key func(Event) string) HandlerOption {
 	return handlerOption("Keyed", func(c *handlerConfig) *InvalidError {
 		if key == nil {
 			return refuse("key function of KeyedBy", nil, "one")
 		}
-		c.Workers, c.Key = n, func(ev *Event) string { return key(*ev) }
+		c.Workers, c.Key, c.keyReads = n, func(ev *Event) string { return key(*ev) }, true
 		return positive("Keyed", n)
 	})
 }
@@ -206,7 +211,8 @@ func (e *Engine) Handle(name string, fn func(ctx context.Context, ev Event) erro
 
 // Handle registers a named handler for the events whose payload has type T, which it
 // registers (see [Register]). With [Types] the handler gets those types instead: their payloads must
-// all be T, which may then be an interface. Another payload makes the call fail with a [*PayloadError].
+// all be T, which may then be an interface. Another payload makes the call fail with a [*PayloadError],
+// and stored bytes that are no T with a [*DecodeError].
 func Handle[T any](e *Engine, name string, fn func(ctx context.Context, ev Of[T]) error, opts ...HandlerOption) (*Handler, error) {
 	var call func(context.Context, Event) error
 	if fn != nil {
@@ -264,6 +270,9 @@ func (e *Engine) handle(c handlerConfig, goes reflect.Type, opts []HandlerOption
 			return nil, err
 		}
 		c.typeNames = []string{t.name}
+	}
+	if e.caps.Encoded {
+		e.decodeFor(&c, goes)
 	}
 	var err error
 	if c.Kinds, err = e.types.set(c.op, c.typeNames); err != nil {

@@ -46,8 +46,9 @@ func (h *Handler) Remove(ctx context.Context) error {
 	return handlerError("remove", h, h.h.Remove(ctx))
 }
 
-// Parked returns the parked events, oldest first.
-func (h *Handler) Parked() []Parked { return h.h.Parked() }
+// Parked returns the parked events, oldest first. The payload of one that cannot be decoded
+// is left as it is stored.
+func (h *Handler) Parked() []Parked { return h.eng.decodeParked(h.h.Parked()) }
 
 // Redrive handles the parked events once more, in order, and returns how many are handled
 // now. One that fails stays parked, and with keyed workers the later ones of its key. New events
@@ -63,6 +64,16 @@ func (h *Handler) Discard(pos Position) bool { return h.h.Discard(uint64(pos)) }
 
 // Stats returns how the handler is doing.
 func (h *Handler) Stats() HandlerStats { return handlerStats(h.h.Stats()) }
+
+// decodeParked decodes the payloads of parked events.
+func (e *Engine) decodeParked(parked []Parked) []Parked {
+	if e.caps.Encoded {
+		for i := range parked {
+			_ = e.decode(&parked[i].Event, nil) // that error is what it is parked with
+		}
+	}
+	return parked
+}
 
 // Parked is an event that a handler has put aside, with the error that it failed with.
 type Parked = dispatch.Parked[Event]
@@ -172,7 +183,7 @@ type Stats struct {
 // a microsecond or so a handler.
 func (e *Engine) Stats() Stats {
 	s := Stats{
-		Backend:       e.backend.Caps().Name,
+		Backend:       e.caps.Name,
 		Head:          e.Head(),
 		Appended:      e.appended.Load(),
 		InFlight:      e.gate.inFlight(),

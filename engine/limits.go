@@ -46,8 +46,7 @@ func checkName(op, what, name string) error {
 }
 
 // size is what an event counts against Options.MaxBytes: names, metadata, and the payload
-// if it is a []byte, a string or a json.RawMessage. Other payloads are Go values in memory, which
-// cannot be measured without encoding them; backends that encode check again.
+// if it is measured. Others are Go values in memory, which cannot be without being encoded.
 func (e *NewEvent) size() int {
 	n := len(e.Type) + len(e.ID) + e.Meta.size()
 	switch d := e.Data.(type) {
@@ -59,4 +58,13 @@ func (e *NewEvent) size() int {
 		n += len(d)
 	}
 	return n
+}
+
+// measured reports whether size counts a payload: one that is stored as it is.
+func measured(data any) bool {
+	switch data.(type) {
+	case []byte, string, json.RawMessage:
+		return true
+	}
+	return false
 }

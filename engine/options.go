@@ -17,10 +17,21 @@ type Options struct {
 	Logger *slog.Logger
 
 	// MaxEvents and MaxBytes limit one append: default 10,000 events and 16 MiB. Bytes
-	// are those of names, IDs, metadata, and of payloads that are a []byte, a string or a
-	// json.RawMessage; other payloads are Go values whose size is not known.
+	// are those of names, IDs, metadata, and of payloads: as stored, if the backend stores bytes. For
+	// others only a []byte, a string or a json.RawMessage counts; the size of a Go value is not known.
 	MaxEvents int
 	MaxBytes  int
+
+	// Codec makes the payloads of new events bytes, if the backend stores bytes ([Caps].Encoded), except
+	// those that are a []byte, a string or a json.RawMessage, which are stored as they are. Default JSON.
+	Codec Codec
+	// ReadCodecs are the others that stored events may need. JSON is always known; a
+	// codec here or above that has its name takes its place.
+	ReadCodecs []Codec
+
+	// Durability is that of each append which does not ask for another: see [WithDurability].
+	// Default the most that the backend can do.
+	Durability Durability
 
 	// IdleAfter is how long a stream keeps its goroutine without an append (to 1.25 ×
 	// IdleAfter). Default 1s. The next append brings it back, at the price of about half a
@@ -79,6 +90,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
+	}
+	if rule := o.Durability.refused(o.Backend.Caps()); rule != "" {
+		errs = append(errs, invalid("open", "Options.Durability", o.Durability, rule))
 	}
 	return o, errors.Join(errs...)
 }

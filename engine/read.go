@@ -16,6 +16,7 @@ type readConfig struct {
 	limit     int
 	backward  bool
 	follow    bool
+	encoded   bool // payloads are left as the backend has them
 	typeNames []string
 	filter    Filter
 }
@@ -90,6 +91,16 @@ func Follow() ReadOption {
 	}}
 }
 
+// Encoded leaves payloads as they are stored: Event.Data is a [*Payload], and no codec or
+// upcaster is called. It is for what copies, counts or exports events. A backend that keeps Go values
+// has no bytes to give, and who counts on bytes must not meet a value: there it is an [*InvalidError].
+func Encoded() ReadOption {
+	return option{name: "Encoded", read: func(c *readConfig) *InvalidError {
+		c.encoded = true
+		return nil
+	}}
+}
+
 // Categories wants only events of streams of these categories.
 func Categories(names ...string) ReadOption {
 	return option{name: "Categories", read: func(c *readConfig) *InvalidError {
@@ -131,7 +142,8 @@ func Types(names ...string) ReadHandlerOption {
 //
 // The events are those of the moment at which the loop begins (unless it follows); appending
 // inside the loop is fine, no lock is held, and leaving it early leaves nothing behind. An
-// error ends the loop: an invalid option as an [*InvalidError], ctx's cause, or the backend's error.
+// error ends the loop: an invalid option as an [*InvalidError], ctx's cause, the backend's error, or
+// a [*DecodeError].
 func (e *Engine) Read(ctx context.Context, stream string, opts ...ReadOption) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		op := "read " + quote(stream)
@@ -180,6 +192,8 @@ func (e *Engine) readConfig(op string, stream bool, opts []ReadOption) (*readCon
 		}
 	}
 	switch {
+	case c.encoded && !e.caps.Encoded:
+		return nil, invalid(op, "Encoded with backend", e.caps.Name, "one that stores bytes")
 	case c.backward && c.follow:
 		return nil, invalid(op, "order of a read with Follow", "Backward", "forward")
 	case c.backward && strings.HasPrefix(c.begin, "After"):
@@ -272,6 +286,7 @@ func (p *pager) run() error {
 
 // upTo yields what is up to end and reports whether more is wanted.
 func (p *pager) upTo(end uint64, buf []Event) (more bool, err error) {
+	decode := p.eng.caps.Encoded && !p.config.encoded
 	for p.config.backward && p.next >= end || !p.config.backward && p.next <= end {
 		if err := p.ctx.Err(); err != nil {
 			return false, context.Cause(p.ctx)
@@ -283,6 +298,12 @@ func (p *pager) upTo(end uint64, buf []Event) (more bool, err error) {
 		stuck := n == 0 && next == p.next
 		p.next = next
 		for i := range buf[:n] {
+			if decode {
+				if err := p.eng.decode(&buf[i], nil); err != nil {
+					p.yield(Event{}, err)
+					return false, nil
+				}
+			}
 			if !p.yield(buf[i], nil) {
 				return false, nil
 			}

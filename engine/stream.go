@@ -107,7 +107,7 @@ func (s *stream) accept(req **request, version Version) bool {
 		answer(req, Result{}, &VersionConflictError{s.name(), r.expected, version})
 		return false
 	}
-	r.write.Stream, r.write.After = &s.state, version
+	r.write.Stream, r.write.After, r.write.Durability = &s.state, version, r.wish
 	return true
 }
 
@@ -174,9 +174,10 @@ func (s *stream) committed(reqs []**request) {
 		s.eng.appended.Add(uint64(n))
 		s.state.Version = r.write.After + Version(n)
 		answer(req, Result{
-			First:    r.write.After + 1,
-			Last:     s.state.Version,
-			Position: r.write.Position + Position(n) - 1,
+			First:      r.write.After + 1,
+			Last:       s.state.Version,
+			Position:   r.write.Position + Position(n) - 1,
+			Durability: r.write.Durability,
 		}, nil)
 	}
 	s.eng.dispatcher.Notify()

@@ -21,10 +21,12 @@ type registered struct {
 	byGo   map[reflect.Type]*eventType
 }
 
+// eventType is replaced, never changed: what depends on it can be told apart by its pointer.
 type eventType struct {
 	name string
 	id   TypeID
 	goes reflect.Type // nil while only the name is known
+	ups  []upcaster   // from schema version 1, 2, …
 }
 
 func newTypeRegistry(b Backend) *typeRegistry {
@@ -37,6 +39,10 @@ func newTypeRegistry(b Backend) *typeRegistry {
 // registered when it is first appended or handled, under what its EventType() string
 // method returns, or else under its Go name; registering keeps stored names stable when Go types
 // are renamed, and tells apart types of the same name in different packages.
+//
+// With a backend that stores bytes, events of a registered type are read back as values of it: T,
+// or *T if that is what was registered. Those of other types are read back undecoded, see [Event], so
+// register before reading.
 //
 // It returns a [*TypeConflictError] if T has another name or the name another type, and an
 // [*InvalidError] for a name that cannot be one.
@@ -52,14 +58,20 @@ func Register[T any](e *Engine, name string) error {
 	return err
 }
 
-// checkConcrete refuses interfaces: no payload has an interface's type.
+// checkConcrete refuses interfaces, since no payload has an interface's type, and Payload.
 func checkConcrete(goes reflect.Type) error {
-	if goes.Kind() != reflect.Interface {
-		return nil
-	}
 	op := fmt.Sprintf("event type of Go type %v", goes)
-	return &InvalidError{op, "its kind", goes.Kind(), "a concrete type, or the event types that Types names"}
+	switch {
+	case goes.Kind() == reflect.Interface:
+		return &InvalidError{op, "its kind", goes.Kind(), "a concrete type, or the event types that Types names"}
+	case deref(goes) == payloadType:
+		return &InvalidError{op, "the Go type", goes, payloadRule}
+	}
+	return nil
 }
+
+// payloadRule says why a [Payload] cannot be appended: it would be read back as something else.
+const payloadRule = "what the bytes stand for: a Payload is made by the engine"
 
 // named is how a Go type says its own event type. It is asked once, on the zero value.
 type named interface{ EventType() string }
@@ -76,6 +88,9 @@ func (r *typeRegistry) ofEvent(ev *NewEvent) (*eventType, error) {
 			return t, nil
 		}
 		return r.ofGo(goes)
+	}
+	if deref(goes) == payloadType {
+		return nil, &InvalidError{What: "payload", Value: goes, Rule: payloadRule}
 	}
 	t := now.byName[ev.Type]
 	if t == nil {
@@ -162,7 +177,17 @@ func (r *typeRegistry) add(name string, goes reflect.Type) (*eventType, error) {
 	if err != nil {
 		return nil, fmt.Errorf("engine: event type %q: %w", name, err)
 	}
-	t = &eventType{name, id, goes}
+	now := &eventType{name: name, id: id, goes: goes}
+	if t != nil {
+		now.ups = t.ups
+	}
+	r.putLocked(now)
+	return now, nil
+}
+
+// putLocked adds a type, or takes the place of the one of that name. REQUIRES: r.mu.
+func (r *typeRegistry) putLocked(t *eventType) {
+	old := r.now.Load()
 	now := &registered{make(map[string]*eventType, len(old.byName)+1), make(map[reflect.Type]*eventType, len(old.byGo)+1)}
 	for n, o := range old.byName {
 		now.byName[n] = o
@@ -170,12 +195,11 @@ func (r *typeRegistry) add(name string, goes reflect.Type) (*eventType, error) {
 	for g, o := range old.byGo {
 		now.byGo[g] = o
 	}
-	now.byName[name] = t
-	if goes != nil {
-		now.byGo[goes] = t
+	now.byName[t.name] = t
+	if t.goes != nil {
+		now.byGo[t.goes] = t
 	}
 	r.now.Store(now)
-	return t, nil
 }
 
 // set returns the set of the types with these names; nil for none.

@@ -46,6 +46,9 @@ func caps(s *suite) {
 	if caps.Shared && s.join == nil {
 		s.Errorf("Caps.Shared is true, and the Harness has no Join")
 	}
+	if caps.Encoded && !s.standard {
+		s.Errorf("Caps.Encoded is true, and the Harness has a Payload: who stores bytes stores any")
+	}
 	s.over(b).add("a-1", "A")
 	if now := b.Caps(); now != caps {
 		s.Errorf("Caps were %+v and are now %+v", caps, now)

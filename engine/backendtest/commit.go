@@ -46,6 +46,12 @@ var commitCases = []testCase{
 
 var batchCases = []testCase{
 	{
+		name:  "durability",
+		why:   "who asks for a durability relies on it, and the batch in which an append goes is not for it to choose",
+		needs: "Durable",
+		run:   durability,
+	},
+	{
 		name: "several-writes",
 		why:  "the writes of one Commit get their positions in order, whichever streams they are to: the caller is told where each one stands",
 		run:  severalWrites,
@@ -197,6 +203,38 @@ func sameStreamTwice(s *suite) {
 		many = append(many, st.write("a-1", "A"))
 	}
 	st.commit(many...)
+	st.check()
+}
+
+// durability asks for each durability and for several in one batch: the greatest is what
+// all get. Asking for none asks for the most, which is no less than any other.
+func durability(s *suite) {
+	st := s.store()
+	for _, asked := range [][]engine.Durability{
+		{engine.Written}, {engine.Synced}, {0},
+		{engine.Written, engine.Synced}, {engine.Synced, engine.Written}, {engine.Written, engine.Written, 0},
+	} {
+		least := slices.Max(asked)
+		if slices.Contains(asked, 0) {
+			least = engine.Written
+		}
+		var writes []*engine.Write
+		for i, d := range asked {
+			w := st.write(fmt.Sprintf("a-%d", i), "A")
+			w.Durability = d
+			writes = append(writes, w)
+		}
+		want := st.expect(writes)
+		if err := st.b.Commit(s.Context(), writes); err != nil {
+			s.Fatalf("Commit of writes that ask for durability %v: %v", asked, err)
+		}
+		for i, w := range writes {
+			if w.Durability < least {
+				s.Errorf("Commit of writes that ask for durability %v has set that of write %d to %v", asked, i+1, w.Durability)
+			}
+		}
+		st.committed(writes, want)
+	}
 	st.check()
 }
 

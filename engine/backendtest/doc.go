@@ -8,7 +8,7 @@
 //	}
 //
 // A backend that outlives its Close, that others write to as well, or that keeps only some
-// payloads says how with a [Harness]:
+// Go values as payloads says how with a [Harness]:
 //
 //	backendtest.Harness{
 //		Open:   func(t *testing.T) engine.Backend { return open(t, t.TempDir()) },
@@ -19,6 +19,10 @@
 // such a rule: often because a store like ours has broken it in production. A case that needs
 // a capability which the backend's [engine.Caps] do not claim is skipped, and says which. A
 // capability that is claimed and cannot be tested, because the Harness lacks a function, fails.
+//
+// If Caps say Encoded, cases that call the backend themselves give it payloads of bytes, of all
+// encodings and schema versions, and those that open an engine over it give that strings and
+// []byte, which must come back equal.
 //
 // Run the suite with -race and with -cpu 1,2,4: half of it is about what happens at the
 // same time. It commits about 3,500 times, so that a backend that syncs a device takes seconds,

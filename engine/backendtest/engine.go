@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -121,7 +122,7 @@ func (s *suite) with(b engine.Backend, fn func(u user)) {
 }
 
 func (u user) event(typ string, i int) engine.NewEvent {
-	return engine.NewEvent{Type: typ, Data: u.payload(i)}
+	return engine.NewEvent{Type: typ, Data: u.value(i)}
 }
 
 func (u user) append(stream string, expected engine.Expected, events ...engine.NewEvent) engine.Result {
@@ -153,6 +154,17 @@ func (u user) read(stream string, opts ...engine.ReadOption) (events []engine.Ev
 		events = append(events, e)
 	}
 	return events
+}
+
+// checkData checks that the i-th of the events has the i-th payload.
+func (u user) checkData(events []engine.Event) {
+	u.Helper()
+	for i, e := range events {
+		if want := u.value(i); !reflect.DeepEqual(e.Data, want) {
+			u.Errorf("%#v was appended to %q, and version %d has the payload %#v", want, e.Stream, e.Version, e.Data)
+			return
+		}
+	}
 }
 
 func (u user) wait(pos engine.Position) {
@@ -190,6 +202,7 @@ func engineRun(s *suite) {
 			s.Fatalf("ReadAll returns %d events, want %d", len(events), 200+67)
 		}
 		s.same("a handler of all", all.all(), events)
+		u.checkData(u.read("order-1"))
 		s.same("a handler of one type", paid.all(), u.readAll(engine.Types("Paid")))
 		s.same("read by category", u.readAll(engine.Categories("order")), u.read("order-1"))
 
@@ -311,6 +324,7 @@ func engineReopen(s *suite) {
 		if len(events) != 11 {
 			s.Fatalf("%d events are stored, want 11", len(events))
 		}
+		u.checkData(events)
 		s.same("the handler before", before.all(), events[:10])
 		s.same("the handler after", after.all(), events[10:])
 	})

@@ -38,6 +38,15 @@ func (p *place) open() *handle {
 	return h
 }
 
+// store commits to the memory that counts as a disk.
+func (p *place) store(ctx context.Context, writes []*engine.Write) error {
+	err := p.mem.Commit(ctx, writes)
+	for _, w := range writes {
+		w.Durability = engine.Synced
+	}
+	return err
+}
+
 func (h *handle) at() *place { return h.place }
 
 func (h *handle) check() error {
@@ -91,7 +100,7 @@ func (h *handle) Commit(ctx context.Context, writes []*engine.Write) error {
 		}
 		pending[w.Stream.Name] += engine.Version(len(w.Events))
 	}
-	if err := p.mem.Commit(ctx, writes); err != nil {
+	if err := p.store(ctx, writes); err != nil {
 		return err
 	}
 	for other, grown := range p.handles {

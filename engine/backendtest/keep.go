@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 	"strings"
 
 	"github.com/weirstore/weir/engine"
@@ -12,7 +13,7 @@ import (
 var keepCases = []testCase{
 	{
 		name: "keeps-payloads",
-		why:  "what Append accepts, Read returns (NATS f64911416: published records that every later read refused for ever as too large)",
+		why:  "what Append accepts, Read returns (NATS f64911416: published records that every later read refused for ever as too large); without its encoding and schema a payload of bytes can never be read again",
 		run:  keepsPayloads,
 	},
 	{
@@ -38,21 +39,41 @@ func keepsPayloads(s *suite) {
 		st.add("a-1", "A")
 	}
 	if s.standard {
-		everyByte := make([]byte, 256)
-		for i := range everyByte {
-			everyByte[i] = byte(i)
-		}
 		for _, data := range []any{
-			"", []byte{}, "naïve café 🦫 日本語", "line\nline\x00 and zero", everyByte, string(everyByte),
+			"", []byte{}, "naïve café 🦫 日本語", "line\nline\x00 and zero", everyByte(), string(everyByte()),
 			json.RawMessage(`{"b": 1, "a": [true, null]}`),
 			strings.Repeat("long ", 200_000), bytes.Repeat([]byte{0xff}, 5<<20),
 		} {
 			w := st.write("b-1", "B")
 			w.Events[0].Data = data
+			if s.caps.Encoded {
+				w.Events[0].Data = encoded(data)
+			}
+			st.commit(w)
+		}
+	}
+	if s.caps.Encoded {
+		for _, p := range []*engine.Payload{
+			{Encoding: "cbor", Schema: 7, Bytes: everyByte()},
+			{Encoding: "a codec's name of 32 bytes, all ~", Schema: math.MaxUint16, Bytes: []byte{0}},
+			{Encoding: "x", Schema: 256},
+			{Encoding: engine.EncodingText, Schema: 2, Bytes: []byte("text")},
+			{Encoding: engine.EncodingBytes, Schema: 2, Bytes: []byte("text")},
+		} {
+			w := st.write("b-1", "B")
+			w.Events[0].Data = p
 			st.commit(w)
 		}
 	}
 	st.check()
+}
+
+func everyByte() []byte {
+	b := make([]byte, 256)
+	for i := range b {
+		b[i] = byte(i)
+	}
+	return b
 }
 
 func keepsMetadata(s *suite) {

@@ -3,6 +3,7 @@ package backendtest
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"runtime/pprof"
 	"slices"
 	"strconv"
@@ -42,7 +43,9 @@ type Harness struct {
 
 	// Payload returns the i-th payload: one that the backend can keep, the same for the
 	// same i, different for different i, and equal by reflect.DeepEqual to what is read back. It
-	// is called from many goroutines at once. Default: strings and []byte in turn.
+	// is called from many goroutines at once. Default: strings and []byte in turn; if Caps say
+	// Encoded, each is given to the backend as the *engine.Payload that an engine makes of it, and
+	// there can be no other.
 	Payload func(i int) any
 }
 
@@ -75,9 +78,10 @@ type env struct {
 	reopen   func(old engine.Backend) engine.Backend   // nil if the Harness has none
 	crash    func(old engine.Backend) engine.Backend   // nil if the Harness has none
 	join     func(other engine.Backend) engine.Backend // nil if the Harness has none
-	payload  func(i int) any
-	standard bool          // payload is the default: others of its kinds will do too
-	patience time.Duration // until what has not happened is taken to be stuck
+	payload  func(i int) any                           // for the backend
+	value    func(i int) any                           // for an engine over it
+	standard bool                                      // payload is the default: others of its kinds will do too
+	patience time.Duration                             // until what has not happened is taken to be stuck
 }
 
 func (h Harness) env(t *testing.T, caps engine.Caps) env {
@@ -94,12 +98,31 @@ func (h Harness) env(t *testing.T, caps engine.Caps) env {
 		crash:    bind(h.Crash),
 		join:     bind(h.Join),
 		payload:  h.Payload,
+		value:    h.Payload,
 		patience: 30 * time.Second,
 	}
 	if e.payload == nil {
-		e.payload, e.standard = standardPayload, true
+		e.payload, e.value, e.standard = standardPayload, standardPayload, true
+	}
+	if caps.Encoded {
+		value := e.value
+		e.payload = func(i int) any { return encoded(value(i)) }
 	}
 	return e
+}
+
+// encoded returns a string or []byte as an engine gives it to a backend that stores
+// bytes, in memory of its own.
+func encoded(v any) any {
+	switch v := v.(type) {
+	case string:
+		return &engine.Payload{Encoding: engine.EncodingText, Schema: 1, Bytes: []byte(v)}
+	case []byte:
+		return &engine.Payload{Encoding: engine.EncodingBytes, Schema: 1, Bytes: append([]byte{}, v...)}
+	case json.RawMessage:
+		return &engine.Payload{Encoding: engine.EncodingJSON, Schema: 1, Bytes: append([]byte{}, v...)}
+	}
+	return v
 }
 
 func standardPayload(i int) any {

@@ -1,8 +1,10 @@
 package backendtest_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"runtime"
 	"slices"
@@ -19,6 +21,44 @@ import (
 // TestSuite runs all cases over a backend that has every capability and no defect.
 func TestSuite(t *testing.T) {
 	harness(func(h *handle) engine.Backend { return h }).Run(t)
+}
+
+// TestSuiteEncoded does so over one that stores bytes.
+func TestSuiteEncoded(t *testing.T) {
+	harness(func(h *handle) engine.Backend { return encodes(h, func(*engine.Payload) {}) }).Run(t)
+}
+
+// encodes returns a backend that stores bytes: it takes nothing else, and what is read is
+// not what was given but equal to it, after see has changed it.
+func encodes(h *handle, see func(p *engine.Payload)) *broken {
+	b := &broken{handle: h}
+	b.caps = func() engine.Caps {
+		caps := b.handle.Caps()
+		caps.Encoded = true
+		return caps
+	}
+	b.commit = func(ctx context.Context, writes []*engine.Write) error {
+		for _, w := range writes {
+			for _, r := range w.Events {
+				if p, ok := r.Data.(*engine.Payload); !ok || p == nil {
+					return fmt.Errorf("a payload of type %T is not bytes", r.Data)
+				}
+			}
+		}
+		return b.handle.Commit(ctx, writes)
+	}
+	everyEvent(b, func(e *engine.Event) {
+		p := e.Data.(*engine.Payload)
+		fresh := &engine.Payload{Encoding: p.Encoding, Schema: p.Schema, Bytes: bytes.Clone(p.Bytes)}
+		see(fresh)
+		e.Data = fresh
+	})
+	return b
+}
+
+// loses makes a defect of the payloads of a backend that stores bytes.
+func loses(name string, see func(p *engine.Payload), caught ...string) defect {
+	return defect{name: name, caught: caught, plant: func(h *handle) engine.Backend { return encodes(h, see) }}
 }
 
 // TestTeeth runs each case named over a backend that has one defect. It must fail.
@@ -290,7 +330,7 @@ func everyEvent(b *broken, see func(e *engine.Event)) {
 }
 
 func defects() []defect {
-	return slices.Concat(orderDefects(), commitDefects(), readDefects(), nameDefects(), stateDefects(), closeDefects(), reopenDefects(), sharedDefects())
+	return slices.Concat(orderDefects(), commitDefects(), readDefects(), nameDefects(), stateDefects(), closeDefects(), reopenDefects(), sharedDefects(), encodedDefects())
 }
 
 // orderDefects are wrong positions, versions, times.
@@ -367,7 +407,7 @@ func orderDefects() []defect {
 					}
 					seen[w.Stream.Name] = w.After
 				}
-				return b.place.mem.Commit(ctx, writes)
+				return b.place.store(ctx, writes)
 			}
 		}, "same-stream-twice"),
 		breaks("a version left out", func(b *broken) {
@@ -518,6 +558,37 @@ func commitDefects() []defect {
 				return b.handle.Commit(ctx, writes)
 			}
 		}, "large-batches", "reopen-large-batches"),
+		breaks("Durability not set", func(b *broken) {
+			b.commit = func(ctx context.Context, writes []*engine.Write) error {
+				err := b.handle.Commit(ctx, writes)
+				for _, w := range writes {
+					w.Durability = 0
+				}
+				return err
+			}
+		}, "several-writes", "durability"),
+		breaks("Durability of the write instead of the batch's", func(b *broken) {
+			b.commit = func(ctx context.Context, writes []*engine.Write) error {
+				asked := make([]engine.Durability, len(writes))
+				for i, w := range writes {
+					asked[i] = w.Durability
+				}
+				err := b.handle.Commit(ctx, writes)
+				for i, w := range writes {
+					w.Durability = asked[i]
+				}
+				return err
+			}
+		}, "durability"),
+		breaks("never synced", func(b *broken) {
+			b.commit = func(ctx context.Context, writes []*engine.Write) error {
+				err := b.handle.Commit(ctx, writes)
+				for _, w := range writes {
+					w.Durability = engine.Written
+				}
+				return err
+			}
+		}, "durability"),
 		breaks("the caller's memory kept", func(b *broken) {
 			// Written out with the next commit, from the slices that were given.
 			type kept struct {
@@ -1063,6 +1134,61 @@ func reopenDefects() []defect {
 	}
 }
 
+// encodedDefects are payloads of bytes that come back changed.
+func encodedDefects() []defect {
+	buffer := make([]byte, 100)
+	return []defect{
+		loses("Schema lost", func(p *engine.Payload) { p.Schema = 1 }, "keeps-payloads"),
+		loses("Schema of one byte", func(p *engine.Payload) { p.Schema &= 0xff }, "keeps-payloads"),
+		loses("Encoding lost", func(p *engine.Payload) { p.Encoding = "" }, "keeps-payloads", "positions-are-dense"),
+		loses("an unknown encoding taken for bytes", func(p *engine.Payload) {
+			switch p.Encoding {
+			case engine.EncodingText, engine.EncodingJSON:
+			default:
+				p.Encoding = engine.EncodingBytes
+			}
+		}, "keeps-payloads"),
+		loses("text taken for bytes", func(p *engine.Payload) {
+			if p.Encoding == engine.EncodingText {
+				p.Encoding = engine.EncodingBytes
+			}
+		}, "keeps-payloads", "engine", "engine-reopen"),
+		loses("JSON written anew", func(p *engine.Payload) {
+			if p.Encoding == engine.EncodingJSON {
+				p.Bytes = bytes.ReplaceAll(p.Bytes, []byte(" "), nil)
+			}
+		}, "keeps-payloads"),
+		loses("one buffer for all bytes that are read", func(p *engine.Payload) {
+			if len(p.Bytes) <= len(buffer) {
+				p.Bytes = buffer[:copy(buffer, p.Bytes)]
+			}
+		}, "reads-do-not-share-memory"),
+		{
+			name: "bytes changed where the caller has them", caught: []string{"keeps-payloads"},
+			plant: func(h *handle) engine.Backend {
+				b := encodes(h, func(*engine.Payload) {})
+				commit := b.commit
+				b.commit = func(ctx context.Context, writes []*engine.Write) error {
+					for _, w := range writes {
+						for _, r := range w.Events {
+							if p, ok := r.Data.(*engine.Payload); ok && len(p.Bytes) > 1000 {
+								p.Bytes[0] ^= 1 // as a cipher would that works in place
+							}
+						}
+					}
+					return commit(ctx, writes)
+				}
+				return b
+			},
+		},
+		{
+			name: "a Payload for bytes", caught: []string{"caps"},
+			plant:   func(h *handle) engine.Backend { return encodes(h, func(*engine.Payload) {}) },
+			harness: func(h *backendtest.Harness) { h.Payload = func(i int) any { return i } },
+		},
+	}
+}
+
 // sharedDefects are writers that know nothing of each other.
 func sharedDefects() []defect {
 	return []defect{
@@ -1070,7 +1196,7 @@ func sharedDefects() []defect {
 			b.commit = func(ctx context.Context, writes []*engine.Write) error {
 				b.place.mu.Lock()
 				defer b.place.mu.Unlock()
-				return b.place.mem.Commit(ctx, writes)
+				return b.place.store(ctx, writes)
 			}
 		}, "shared-conflict", "shared-storm"),
 		breaks("Watch ignored", func(b *broken) {
