@@ -1,7 +1,6 @@
 package filestore_test
 
 import (
-	"fmt"
 	"testing"
 
 	"github.com/weirstore/weir/engine"
@@ -21,8 +20,5 @@ func TestConformance(t *testing.T) {
 	backendtest.Harness{
 		Open:   func(t *testing.T) engine.Backend { return open(t, t.TempDir()) },
 		Reopen: func(t *testing.T, old engine.Backend) engine.Backend { return open(t, old.(*filestore.Store).Dir()) },
-		Payload: func(i int) any {
-			return &engine.Payload{Encoding: "text", Schema: 1, Bytes: fmt.Append(nil, "payload ", i)}
-		},
 	}.Run(t)
 }

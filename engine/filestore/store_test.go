@@ -406,7 +406,6 @@ func TestRepair(t *testing.T) {
 		{"a bit in the first record", func(t *testing.T, dir string, names []string) { flip(t, filepath.Join(dir, segment(names, 0)), 70) }, false, false},
 		{"a bit in the last segment", func(t *testing.T, dir string, names []string) { flip(t, filepath.Join(dir, segment(names, -1)), 200) }, false, false},
 		{"a bit in a header", func(t *testing.T, dir string, names []string) { flip(t, filepath.Join(dir, segment(names, 2)), 20) }, false, false},
-		{"a bit in a compacted segment", func(t *testing.T, dir string, names []string) { flip(t, filepath.Join(dir, segment(names, 1)), 9000) }, false, true},
 		{"a segment is missing", func(t *testing.T, dir string, names []string) { os.Remove(filepath.Join(dir, segment(names, 1))) }, false, false},
 		{"the last segment is missing", func(t *testing.T, dir string, names []string) { os.Remove(filepath.Join(dir, segment(names, -1))) }, false, false},
 		{"the manifest is missing", func(t *testing.T, dir string, names []string) { os.Remove(filepath.Join(dir, "manifest")) }, true, false},

@@ -52,11 +52,3 @@ func (t *types) id(name string) (engine.TypeID, error) {
 	t.now.Store(&typeNames{ids, append(old.names, name)})
 	return id, nil
 }
-
-// idOf is id without the allocation of a string for a name that is known.
-func (t *types) idOf(name []byte) (engine.TypeID, error) {
-	if id, ok := t.now.Load().ids[string(name)]; ok {
-		return id, nil
-	}
-	return t.id(string(name))
-}
