@@ -171,6 +171,9 @@ func appendRecord(dst []byte, stream string, version engine.Version, ev *engine.
 	if len(stream) > engine.MaxName || len(ev.Type) > engine.MaxName || len(ev.ID) > engine.MaxName || len(payload.Encoding) > 255 {
 		return dst, fmt.Errorf("a name is too long: at most %d bytes, and 255 for that of an encoding", engine.MaxName)
 	}
+	if n := len(payload.Bytes); n > maxSegment {
+		return dst, &TooLargeError{Size: int64(n), Limit: maxSegment} // before it is copied
+	}
 	begin := len(dst)
 	flags, encoding := byte(kindEvent), byte(slices.Index(encodings[:], payload.Encoding))
 	if end {
