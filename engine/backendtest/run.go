@@ -131,6 +131,8 @@ func cases() []testCase {
 		findCases,
 		contextCases,
 		checkpointCases,
+		parkedCases,
+		retentionCases,
 		concurrentCases,
 		closeCases,
 		reopenCases,
