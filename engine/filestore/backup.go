@@ -88,6 +88,9 @@ func (s *Store) copyTo(ctx context.Context, put func(name string, size int64, co
 		return 0, err
 	}
 	defer func() { <-s.compacting }()
+	if err := s.check(); err != nil {
+		return 0, err
+	}
 	// The handlers' state first: it must not be ahead of the log.
 	handlers, err := s.handlers.encode(s.id, 0, false)
 	if err != nil {

@@ -6,10 +6,15 @@ import (
 	"github.com/weirstore/weir/engine"
 )
 
-// finish writes what the next opening wants to find. The writer has returned.
+// finish writes what the next opening wants to find. The writer has returned. A compaction
+// or backup under way is waited for: nothing may be written once the lock is let go of.
 func (s *Store) finish() error {
+	s.compacting <- struct{}{}
+	defer func() { <-s.compacting }()
 	defer s.dropSpare()
 	if p := s.poisoned.Load(); p != nil {
+		s.handlers.writing <- struct{}{} // whoever saves checkpoints is done
+		<-s.handlers.writing
 		return p.err() // what is on disk is for recovery to find out
 	}
 	if err := s.syncWritten(); err != nil {

@@ -25,6 +25,9 @@ func (s *Store) Compact(ctx context.Context, rules []engine.RetentionRule) (c en
 		return c, err
 	}
 	defer func() { <-s.compacting }()
+	if err := s.check(); err != nil { // closed while it waited: Close had the token
+		return c, err
+	}
 	if err := s.applyRules(ctx, rules); err != nil {
 		return c, err
 	}
@@ -87,14 +90,16 @@ func (s *Store) compact(old *segment) (freed int64, err error) {
 	}
 	seg, x, err := s.copyLive(old, f)
 	renamed := false
+	placed := false // it is part of the store, or may be: it must stay
 	defer func() {
-		if err != nil {
-			f.Close()
-			if renamed {
-				s.fs.Remove(seg.name())
-			} else {
-				s.fs.Remove(compactName)
-			}
+		if err == nil || placed {
+			return
+		}
+		f.Close()
+		if renamed {
+			s.fs.Remove(seg.name())
+		} else {
+			s.fs.Remove(compactName)
 		}
 	}()
 	if err != nil {
@@ -119,8 +124,10 @@ func (s *Store) compact(old *segment) (freed int64, err error) {
 		}
 	}
 	if err := s.replaceSegment(old, seg); err != nil {
+		_, placed = errors.AsType[*unsureError](err)
 		return 0, err
 	}
+	placed = true
 	old.file.Close() // whoever reads it tries again with the new one
 	s.fs.Remove(old.name())
 	s.fs.Remove(indexName(old)) // or the next opening does both
@@ -202,7 +209,7 @@ func (s *Store) replaceSegment(old, seg *segment) error {
 			segs[i] = seg
 		}
 	}
-	if err := s.writeManifest(segs, nil); err != nil {
+	if err := s.changeManifest(segs); err != nil {
 		return err
 	}
 	s.segments.Store(&segs)

@@ -1,4 +1,18 @@
 package filestore
 
+import "github.com/weirstore/weir/engine/filestore/internal/vfs"
+
 // Groups returns how many writes of the log there were.
 func Groups(s *Store) int { return int(s.groups.Load()) }
+
+// OpenFS opens a store in a directory of any kind, with segments as small as is asked for.
+func OpenFS(fs vfs.FS, opts Options) (*Store, error) {
+	size := opts.SegmentSize
+	opts.SegmentSize = 0
+	opts, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	opts.SegmentSize = size
+	return open(fs, "disk", opts)
+}

@@ -148,6 +148,9 @@ func (s *Store) SaveCheckpoints(ctx context.Context, checkpoints []engine.Checkp
 		return err
 	}
 	defer func() { <-s.handlers.writing }()
+	if err := s.check(); err != nil { // closed while it waited: the directory is somebody else's
+		return err
+	}
 	h := s.handlers
 	h.mu.Lock()
 	old := make(map[string]*engine.Position, len(checkpoints))

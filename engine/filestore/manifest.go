@@ -2,6 +2,7 @@ package filestore
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -45,6 +46,16 @@ func (s *Store) writeManifest(segs []*segment, clean *logEnd) error {
 		return err
 	}
 	return replace(s.fs, manifestName, b)
+}
+
+// changeManifest is writeManifest while the store is written to. If nobody knows which of
+// the two lists a crash would leave, no more may be written: it would fit only one of them. REQUIRES: s.meta.
+func (s *Store) changeManifest(segs []*segment) error {
+	err := s.writeManifest(segs, nil)
+	if _, unsure := errors.AsType[*unsureError](err); unsure {
+		s.fail(err)
+	}
+	return err
 }
 
 // checkManifest refuses a list that no store has.

@@ -111,13 +111,17 @@ func (s *Store) addSegment(base engine.Position, sp *spare) (_ *segment, err err
 	seg := newSegment(h, s.path(h.name()), sp.file)
 	renamed := false
 	defer func() {
-		if err != nil {
-			sp.file.Close()
-			if renamed {
-				s.fs.Remove(h.name())
-			} else {
-				s.fs.Remove(spareName)
-			}
+		if err == nil {
+			return
+		}
+		sp.file.Close()
+		if _, unsure := errors.AsType[*unsureError](err); unsure {
+			return // the manifest may name it: it must stay
+		}
+		if renamed {
+			s.fs.Remove(h.name())
+		} else {
+			s.fs.Remove(spareName)
 		}
 	}()
 	if _, err := sp.file.WriteAt(h.encode(), 0); err != nil {
@@ -136,7 +140,7 @@ func (s *Store) addSegment(base engine.Position, sp *spare) (_ *segment, err err
 	s.meta <- struct{}{}
 	defer func() { <-s.meta }()
 	segs := append((*s.segments.Load())[:len(*s.segments.Load()):len(*s.segments.Load())], seg)
-	if err := s.writeManifest(segs, nil); err != nil {
+	if err := s.changeManifest(segs); err != nil {
 		return nil, err
 	}
 	s.segments.Store(&segs)

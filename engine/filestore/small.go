@@ -129,10 +129,22 @@ func replace(fs vfs.FS, name string, b []byte) (err error) {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
 	if err := fs.SyncDir(); err != nil {
-		return fmt.Errorf("sync directory after %s: %w", name, err)
+		return &unsureError{name, err}
 	}
 	return nil
 }
+
+// unsureError means that a file was renamed, and whether a crash undoes that is not known.
+type unsureError struct {
+	name string
+	err  error
+}
+
+func (e *unsureError) Error() string {
+	return fmt.Sprintf("sync directory after %s: %v", e.name, e.err)
+}
+
+func (e *unsureError) Unwrap() error { return e.err }
 
 // create makes a temporary file, in place of one that a failure has left.
 func create(fs vfs.FS, name string) (vfs.File, error) {
