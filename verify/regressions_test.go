@@ -177,6 +177,7 @@ func TestRegressionKeyedResumedAtOnce(t *testing.T) {
 					return nil
 				}, append(opts, engine.FromStart())...)
 				close(ready)
+				synctest.Wait() // it has stopped and was resumed: in between, Wait would rightly say that it has stopped
 				wait, cancel := context.WithTimeout(t.Context(), time.Hour)
 				defer cancel()
 				if err := eng.Wait(wait, 3, "h"); err != nil {
