@@ -225,7 +225,7 @@ type RetentionRule struct {
 	MaxCount uint64        // all but the last so many are removed; 0 for no limit
 }
 
-// Compaction says what [Engine.Compact] has done.
+// Compaction says what a call of Compact has done.
 type Compaction struct {
 	Removed uint64 // events that are gone now and were not gone before
 	Freed   int64  // bytes given back, as far as the backend knows
