@@ -210,7 +210,11 @@ func (d *Dispatcher[E]) round(limit uint64) (n int, err error) {
 	if n, err = d.readKinds(after, d.kinds[:room]); n == 0 {
 		return 0, err
 	}
+	var all tally // what concerns the handlers of all kinds
 	for i, k := range d.kinds[:n] {
+		if k == Removed {
+			continue
+		}
 		for int(k) >= len(d.tallies) {
 			d.tallies = append(d.tallies, tally{})
 		}
@@ -221,6 +225,11 @@ func (d *Dispatcher[E]) round(limit uint64) (n int, err error) {
 		}
 		t.last = pos
 		t.n++
+		if all.n == 0 {
+			all.first = pos
+		}
+		all.last = pos
+		all.n++
 	}
 	for _, k := range d.touched {
 		if int(k) >= len(d.byKind) {
@@ -238,9 +247,11 @@ func (d *Dispatcher[E]) round(limit uint64) (n int, err error) {
 		}
 		d.tallies[k].n = 0
 	}
-	for _, h := range d.every {
-		h.collect(tally{first: after + 1, last: after + uint64(n), n: uint64(n)})
-		d.offer(h)
+	if all.n > 0 {
+		for _, h := range d.every {
+			h.collect(all)
+			d.offer(h)
+		}
 	}
 	d.done.Store(after + uint64(n))
 	d.wakeWatchers()

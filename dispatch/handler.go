@@ -431,18 +431,22 @@ func (h *Handler[E]) jump() {
 			h.halt(err)
 			return
 		}
-		n, from = n+uint64(got), upTo
+		for i := range h.buf[:got] {
+			if h.keyed == nil || !h.keyed.hasHandled(h.d.log.Position(&h.buf[i])) {
+				n++
+			}
+		}
+		from = upTo
 	}
 	clear(h.buf)
-	if h.keyed != nil {
-		n -= h.keyed.handledUpTo(last - 1)
-	}
 	h.counters.lagged.Add(n)
 	h.setDone(last - 1)
 	h.mail.skip(last, offered)
-	if h.cfg.Lagged == nil {
+	switch {
+	case n == 0: // what filled the mailbox was removed from the log
+	case h.cfg.Lagged == nil:
 		h.d.opts.Logger.Warn("weir: handler lagged", "handler", h.cfg.Name, "skipped", n, "position", last-1)
-	} else {
+	default:
 		h.main.lagged(n, last)
 	}
 	h.madeProgress()

@@ -281,16 +281,12 @@ func (k *keyed[E]) join() {
 	k.mu.Unlock()
 }
 
-// handledUpTo returns how many events above low and up to pos were handled already.
-func (k *keyed[E]) handledUpTo(pos uint64) (n uint64) {
+// hasHandled reports whether an event above low was handled already.
+func (k *keyed[E]) hasHandled(pos uint64) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for p := range k.again {
-		if p <= pos {
-			n++
-		}
-	}
-	return n
+	_, ok := k.again[pos]
+	return ok
 }
 
 // leave takes back what was given out and not handled, once all workers are quiet. What

@@ -9,6 +9,9 @@ import (
 // The dispatcher uses it as an array index.
 type Kind uint32
 
+// Removed is the kind of an event that the log no longer has. It concerns nobody.
+const Removed Kind = 0
+
 // Log is the append-only log as a dispatcher and its handlers see it. Positions
 // are dense: the first event is at 1. All methods are called from many goroutines at once.
 type Log[E any] interface {
@@ -17,13 +20,15 @@ type Log[E any] interface {
 	Head() uint64
 
 	// Kinds stores in dst the kinds of the events that follow position after, in
-	// order, and returns how many it stored: at least one if after < Head. Called by
-	// the dispatcher alone, near the head; it should not wait for a device.
+	// order, and returns how many it stored: at least one if after < Head. The kind of an
+	// event that was removed is [Removed]. Called by the dispatcher alone, near the head; it
+	// should not wait for a device.
 	Kinds(after uint64, dst []Kind) (int, error)
 
 	// Read stores in dst the events of after < position ≤ to whose kind is in kinds (all
 	// if kinds is nil), in order. It returns how many it stored and the position up to which it
-	// has looked: all that match up to there are in dst. It must advance: upTo > after.
+	// has looked: all that match up to there are in dst. It must advance: upTo > after. An
+	// event may have been removed since Kinds told of it: it is then not among them.
 	Read(ctx context.Context, after, to uint64, kinds *KindSet, dst []E) (n int, upTo uint64, err error)
 
 	// Position and Time tell of an event that Read has returned where it stands and

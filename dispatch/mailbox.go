@@ -26,6 +26,11 @@ type mailbox struct {
 	// Others read them, taken first, to learn the fill.
 	offered atomic.Uint64
 	taken   atomic.Uint64
+
+	// mark is a position, and what was offered up to it. Once the range begins there, so
+	// much is taken: an event that was removed after it was offered is never counted by the
+	// handler, and would fill the mailbox for ever. Guarded by mu.
+	mark struct{ pos, offered uint64 }
 }
 
 // fill returns how many events were offered and are not handled yet.
@@ -41,6 +46,7 @@ func (m *mailbox) reset(from, join uint64) {
 	m.from, m.to, m.join = from, join, join
 	m.offered.Store(0)
 	m.taken.Store(0)
+	m.mark.pos, m.mark.offered = 0, 0
 	m.mu.Unlock()
 }
 
@@ -65,11 +71,20 @@ func (m *mailbox) next() (from, to uint64) {
 	return from, to
 }
 
-// handled moves the range's beginning to upTo, n counted events later.
+// handled moves the range's beginning to upTo, n counted events later. Whatever the
+// handler has counted, with an empty range everything is taken.
 func (m *mailbox) handled(upTo, n uint64) {
 	m.mu.Lock()
 	m.from = max(m.from, upTo)
-	m.taken.Store(m.taken.Load() + n)
+	taken := m.taken.Load() + n
+	if m.from >= m.mark.pos {
+		taken = max(taken, m.mark.offered)
+		m.mark.pos, m.mark.offered = m.to, m.offered.Load()
+	}
+	if m.from >= m.to {
+		taken = m.offered.Load()
+	}
+	m.taken.Store(taken)
 	m.mu.Unlock()
 }
 

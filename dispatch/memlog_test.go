@@ -48,6 +48,15 @@ func (l *memlog) append(events ...event) uint64 {
 	return head
 }
 
+// remove makes events of the log go, as a log with retention does.
+func (l *memlog) remove(positions ...uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, pos := range positions {
+		l.events[pos-1].kind = dispatch.Removed
+	}
+}
+
 func (l *memlog) Head() uint64 { return l.head.Load() }
 
 func (l *memlog) Kinds(after uint64, dst []dispatch.Kind) (int, error) {
@@ -82,7 +91,7 @@ func (l *memlog) Read(ctx context.Context, after, to uint64, kinds *dispatch.Kin
 	defer l.mu.RUnlock()
 	n, upTo := 0, to
 	for _, ev := range l.events[after:to] {
-		if !kinds.Has(ev.kind) {
+		if ev.kind == dispatch.Removed || !kinds.Has(ev.kind) {
 			continue
 		}
 		if n == len(dst) {

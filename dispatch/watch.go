@@ -31,7 +31,7 @@ func (d *Dispatcher[E]) Watch(kinds *KindSet) (*Watcher, error) {
 // wakeWatchers wakes those whom the kinds of a round concern. Dispatcher's goroutine.
 func (d *Dispatcher[E]) wakeWatchers() {
 	for _, w := range d.watchers {
-		if w.Parked() && (w.kinds == nil || slices.ContainsFunc(d.touched, w.kinds.Has)) {
+		if w.Parked() && (w.kinds == nil && len(d.touched) > 0 || slices.ContainsFunc(d.touched, w.kinds.Has)) {
 			w.Wake()
 		}
 	}

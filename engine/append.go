@@ -186,7 +186,8 @@ func ofEvent(stream string, i int, err error) error {
 	return err
 }
 
-// causedBy returns the metadata of an event appended while another is being handled.
+// causedBy returns the metadata of an event appended while another is being handled. If that
+// was removed meanwhile, nothing is known of it any more, and there is none.
 func (e *Engine) causedBy(ctx context.Context, cause *dispatch.Delivery) (_ Metadata, err error) {
 	defer recovered(&err, "read")
 	pos := Position(cause.Position())
@@ -196,7 +197,7 @@ func (e *Engine) causedBy(ctx context.Context, cause *dispatch.Delivery) (_ Meta
 		return Metadata{}, fmt.Errorf("read the event being handled, at position %d: %w", pos, err)
 	}
 	if n == 0 {
-		return Metadata{}, fmt.Errorf("the event being handled, at position %d, is not in the log", pos)
+		return Metadata{}, nil
 	}
 	return Metadata{CorrelationID: ev[0].Correlation(), CausationID: ev[0].Identity()}, nil
 }
