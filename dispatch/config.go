@@ -81,6 +81,26 @@ type Config[E any] struct {
 	// Checkpoint is called, in the handler's goroutine, when the handler has paused,
 	// stopped or ended, with its position. May be nil. It must not panic.
 	Checkpoint func(pos uint64)
+	// Progress is called after each turn, when the position may have moved: often, by all of
+	// the handler's goroutines, so it must be cheap and must not block. May be nil.
+	Progress func()
+	// Parking keeps the parked list where it outlives the handler. Without it the list ends
+	// with the handler.
+	Parking Parking[E]
+}
+
+// Parking are the calls by which a handler keeps its parked list elsewhere, all three or
+// none. One is made at a time, in the goroutine of Add, of whatever handles an event, or of
+// Discard, and no lock is held meanwhile. They must not panic.
+type Parking[E any] struct {
+	// Load returns the list to begin with. Add calls it after Resume. An event in it is not
+	// handled again, even if it lies behind the position to begin after.
+	Load func() ([]Parked[E], error)
+	// Park adds an event, or replaces the entry of its position. It returns before the
+	// handler's position passes the event; if it fails the handler stops before it.
+	Park func(Parked[E]) error
+	// Unpark takes off an event that was handled by Redrive, or is discarded.
+	Unpark func(pos uint64) error
 }
 
 func (c *Config[E]) setDefaults() error {
@@ -102,6 +122,9 @@ func (c *Config[E]) setDefaults() error {
 		if n.value < 0 {
 			bad("%s is %d, want 0 or more", n.field, n.value)
 		}
+	}
+	if p := &c.Parking; (p.Load == nil) != (p.Park == nil) || (p.Load == nil) != (p.Unpark == nil) {
+		bad("Parking.Load, Park and Unpark go together")
 	}
 	if c.Overflow > Fail || c.After > Stop {
 		bad("unknown policy %v, %v", c.Overflow, c.After)

@@ -95,6 +95,14 @@ func (h *Handler[E]) ended() error {
 	return nil
 }
 
+// notRunning returns why the handler handles nothing now, nil if it does.
+func (h *Handler[E]) notRunning() error {
+	if h.want.Load() == wantPause {
+		return ErrPaused
+	}
+	return h.ended()
+}
+
 // waiter is a call of Wait.
 type waiter struct {
 	pos  uint64

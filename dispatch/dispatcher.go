@@ -366,6 +366,9 @@ func (d *Dispatcher[E]) Add(cfg Config[E], start uint64) (*Handler[E], error) {
 	if err == nil {
 		err = h.resume()
 	}
+	if err == nil {
+		err = h.loadParked()
+	}
 	switch {
 	case err != nil:
 	case !d.do(func() {

@@ -22,6 +22,8 @@ var (
 	ErrParkedFull = errors.New("dispatch: too many parked events")
 	// ErrExists means that a handler of that name exists already.
 	ErrExists = errors.New("dispatch: handler name is taken")
+	// ErrPaused means that the handler is paused, and that nothing is handled until it is resumed.
+	ErrPaused = errors.New("dispatch: handler is paused")
 	// ErrRemoved means that the handler was removed.
 	ErrRemoved = errors.New("dispatch: handler removed")
 )

@@ -504,10 +504,10 @@ func TestMaxParkedStopsTheHandler(t *testing.T) {
 		}
 		settle()
 		broken.Store(false)
-		if n, err := h.Redrive(ctxBg); n != 0 || err != nil {
-			t.Errorf("stopped, Redrive returned %d, %v", n, err)
+		if n, err := h.Redrive(ctxBg); n != 0 || !errors.Is(err, dispatch.ErrParkedFull) {
+			t.Errorf("stopped, Redrive returned %d, %v; want why it has stopped", n, err)
 		}
-		if !h.Discard(1) || h.Discard(1) || h.Discard(3) {
+		if !discard(t, h, 1) || discard(t, h, 1) || discard(t, h, 3) {
 			t.Error("Discard does not say what was parked")
 		}
 		if err := h.Resume(); err != nil {
@@ -525,6 +525,15 @@ func TestMaxParkedStopsTheHandler(t *testing.T) {
 	})
 }
 
+func discard(t *testing.T, h *handler, pos uint64) bool {
+	t.Helper()
+	ok, err := h.Discard(pos)
+	if err != nil {
+		t.Errorf("Discard(%d): %v", pos, err)
+	}
+	return ok
+}
+
 func TestDiscardFreesTheKey(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
 		rec := new(recorder)
@@ -536,13 +545,13 @@ func TestDiscardFreesTheKey(t *testing.T) {
 		}}, 0)
 		r.storeN(2)
 		r.handled(h)
-		if !h.Discard(1) {
+		if !discard(t, h, 1) {
 			t.Fatal("1 is not parked")
 		}
 		r.storeN(1)
 		r.handled(h)
 		want(t, "handled while 2 holds the key back", rec.positions(), []uint64{})
-		if !h.Discard(3) || !h.Discard(2) {
+		if !discard(t, h, 3) || !discard(t, h, 2) {
 			t.Fatal("2 and 3 are not parked")
 		}
 		r.storeN(1)
@@ -654,13 +663,16 @@ func TestRedriveRuns(t *testing.T) {
 			t.Errorf("Pause returned %v, but the call goes on", err)
 		}
 		g.open()
-		if err := <-done; err != nil || *n != 1 {
-			t.Errorf("Redrive returned %d, %v; want 1", *n, err)
+		if err := <-done; err != dispatch.ErrPaused || *n != 1 {
+			t.Errorf("Redrive returned %d, %v; want 1, ErrPaused", *n, err)
 		}
 		settle()
 		want(t, "handled", rec.positions(), []uint64{1})
-		if n, err := h.Redrive(ctxBg); n != 0 || err != nil {
-			t.Errorf("paused, Redrive returned %d, %v", n, err)
+		if list := h.Parked(); len(list) != 1 || list[0].Attempts != 1 || list[0].Err != errBoom {
+			t.Errorf("what was not tried is not parked as it was: %+v", list)
+		}
+		if n, err := h.Redrive(ctxBg); n != 0 || err != dispatch.ErrPaused {
+			t.Errorf("paused, Redrive returned %d, %v; want ErrPaused", n, err)
 		}
 	})
 	run("not once the handler is removed", func(t *testing.T, r *rig, h *handler, rec *recorder, g *gate) {

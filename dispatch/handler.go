@@ -47,10 +47,16 @@ type Handler[E any] struct {
 	queue       []func()      // for the main goroutine, run while no call is under way
 	stopErr     error
 	lastErr     error
-	parked      []Parked[E]
+	parked      []Parked[E]    // changed by who has the parking token
 	held        map[string]int // parked events by key; a key in here is held back
 	waiters     []waiter
 	waiting     atomic.Int32 // len(waiters)
+
+	// parking has room for one token. Who changes the parked list has it, from the call of
+	// Config.Parking to the change in memory: so both see the same changes in the same order. A
+	// mutex would be held across a call that may block.
+	parking   chan struct{}
+	noParking bool // the handler has ended; guarded by the parking token
 
 	gone chan struct{} // closed when the main goroutine has returned for good
 
@@ -86,6 +92,7 @@ func newHandler[E any](d *Dispatcher[E], cfg Config[E], start uint64) *Handler[E
 		changed:     make(chan struct{}),
 		interrupted: make(chan struct{}),
 		held:        make(map[string]int),
+		parking:     make(chan struct{}, 1),
 		gone:        make(chan struct{}),
 	}
 	h.mail.window = uint64(cfg.Window)
@@ -144,6 +151,7 @@ func (h *Handler[E]) exit() {
 	}
 	h.d.watch.remove(&h.main.pulse)
 	h.cancel(ErrRemoved)
+	h.endParking()
 	h.settle(wantEnd)
 	h.d.forget(h)
 	close(h.gone)
@@ -380,6 +388,9 @@ func (h *Handler[E]) madeProgress() {
 		h.d.poke()
 	}
 	h.tellWaiters()
+	if h.cfg.Progress != nil {
+		h.cfg.Progress()
+	}
 	if h.mail.empty() {
 		h.d.tellQuiescer()
 	} else {

@@ -213,11 +213,15 @@ func (k *keyed[E]) handle(w *keyedWorker[E], s *slot[E]) {
 		k.finish(s, false)
 		return
 	}
-	if held, ok := h.parkHeld(s.ev[0], s.key); held {
-		if !ok {
-			h.halt(ErrParkedFull)
+	if h.main.isParked(s.pos) {
+		k.finish(s, true)
+		return
+	}
+	if held, err := h.parkHeld(s.ev[0], s.key); held {
+		if err != nil {
+			h.halt(err)
 		}
-		k.finish(s, ok)
+		k.finish(s, err == nil)
 		return
 	}
 	w.key = s.key

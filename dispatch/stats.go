@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"encoding/json"
 	"fmt"
 	"time"
 )
@@ -62,6 +63,22 @@ type Stats struct {
 
 func (s Stats) String() string {
 	return fmt.Sprintf("%s: %v at %d, lag %d (%v), mailbox %d/%d", s.Name, s.State, s.Position, s.Lag, s.LagTime, s.Fill, s.Window)
+}
+
+// MarshalJSON makes LastError its text, or null.
+func (s Stats) MarshalJSON() ([]byte, error) {
+	type plain Stats // without this method
+	return json.Marshal(struct {
+		plain
+		LastError any
+	}{plain(s), errorText(s.LastError)})
+}
+
+func errorText(err error) any {
+	if err == nil {
+		return nil
+	}
+	return err.Error()
 }
 
 // Stats returns what can be seen of the handler now. It reads at most one event of the log.

@@ -23,6 +23,10 @@ type worker[E any] struct {
 	contexts []Delivery // unused ones; made 64 at a time, because each event needs its own
 	calling  bool       // in the user's function
 	dead     bool       // Goexit took the goroutine that was calling
+	// parked are the positions that the parked list had when the handler began, parkedTo the
+	// last of them. Immutable; of a handler's main worker, nil for most.
+	parked   map[uint64]struct{}
+	parkedTo uint64
 
 	attempt atomic.Int32 // failures of the present event
 	pulse   pulse
@@ -34,6 +38,13 @@ func newWorker[E any](h *Handler[E], name string) *worker[E] {
 	w.pulse = pulse{handler: name, at: &w.at, slow: &h.counters.slow}
 	h.d.watch.add(&w.pulse)
 	return w
+}
+
+// isParked reports whether the event was in the parked list when the handler began: it was
+// parked before a crash, and the checkpoint not yet behind it.
+func (w *worker[E]) isParked(pos uint64) bool {
+	_, ok := w.parked[pos]
+	return ok
 }
 
 // load gives the worker events to deliver.
@@ -87,6 +98,10 @@ func (w *worker[E]) run() (err error) {
 		}
 		ev := &w.evs[w.i]
 		pos := h.d.log.Position(ev)
+		if w.parked != nil && w.isParked(pos) {
+			w.givenUp++
+			continue
+		}
 		w.at.Store(pos)              // and thereby: everything before pos is handled
 		if w.pulse.reported.Load() { // an earlier call; after at, see watchdog.look
 			w.pulse.reported.Store(false)
@@ -141,8 +156,8 @@ func (w *worker[E]) failed(err error) bool {
 		log.Error("weir: handler failed, event skipped")
 		h.counters.skipped.Add(1)
 	case Park:
-		if !h.park(Parked[E]{Event: w.evs[w.i], Key: w.key, Err: err, Attempts: n, Time: time.Now()}) {
-			h.halt(ErrParkedFull)
+		if err := h.park(Parked[E]{Event: w.evs[w.i], Key: w.key, Err: err, Stack: stackOf(err), Attempts: n, Time: time.Now()}); err != nil {
+			h.halt(err)
 			return false
 		}
 		log.Error("weir: handler failed, event parked")

@@ -180,6 +180,8 @@ var (
 	ErrParkedFull = dispatch.ErrParkedFull
 	// ErrExists means that the engine has a handler of that name already.
 	ErrExists = dispatch.ErrExists
+	// ErrPaused means that a handler is paused, and handles nothing until it is resumed.
+	ErrPaused = dispatch.ErrPaused
 	// ErrRemoved means that the handler was removed.
 	ErrRemoved = dispatch.ErrRemoved
 )

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -46,21 +47,26 @@ func (h *Handler) Remove(ctx context.Context) error {
 	return handlerError("remove", h, h.h.Remove(ctx))
 }
 
-// Parked returns the parked events, oldest first. The payload of one that cannot be decoded
-// is left as it is stored.
+// Parked returns the parked events, in the order in which they were parked. The payload of one
+// that cannot be decoded is left as it is stored.
 func (h *Handler) Parked() []Parked { return h.eng.decodeParked(h.h.Parked()) }
 
 // Redrive handles the parked events once more, in order, and returns how many are handled
 // now. One that fails stays parked, and with keyed workers the later ones of its key. New events
-// wait meanwhile. It blocks until done, or ctx is done. From inside a handler it returns [ErrInHandler].
+// wait meanwhile. It blocks until done, or ctx is done. A handler that is paused returns [ErrPaused],
+// one that has stopped a [*StoppedError]. From inside a handler it returns [ErrInHandler].
 func (h *Handler) Redrive(ctx context.Context) (int, error) {
 	n, err := h.h.Redrive(ctx)
 	return n, handlerError("redrive", h, err)
 }
 
 // Discard takes the parked event at pos off the list, unhandled, and reports whether it
-// was there. With keyed workers its key goes on once nothing of it is parked.
-func (h *Handler) Discard(pos Position) bool { return h.h.Discard(uint64(pos)) }
+// was there. With keyed workers its key goes on once nothing of it is parked. If the backend fails
+// it stays. A handler that has ended returns [ErrRemoved], or [ErrClosed].
+func (h *Handler) Discard(pos Position) (bool, error) {
+	ok, err := h.h.Discard(uint64(pos))
+	return ok, handlerError("discard", h, err)
+}
 
 // Stats returns how the handler is doing.
 func (h *Handler) Stats() HandlerStats { return handlerStats(h.h.Stats()) }
@@ -157,6 +163,20 @@ const (
 type HandlerStats struct {
 	dispatch.Stats
 	Position Position
+}
+
+// MarshalJSON makes LastError its text, or null.
+func (s HandlerStats) MarshalJSON() ([]byte, error) {
+	type plain dispatch.Stats // without its own MarshalJSON, which knows nothing of Position
+	var last any
+	if s.LastError != nil {
+		last = s.LastError.Error()
+	}
+	return json.Marshal(struct {
+		plain
+		Position  Position
+		LastError any
+	}{plain(s.Stats), s.Position, last})
 }
 
 func handlerStats(s dispatch.Stats) HandlerStats { return HandlerStats{s, Position(s.Position)} }

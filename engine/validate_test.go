@@ -719,7 +719,7 @@ func TestClosed(t *testing.T) {
 		if s := e.Stats(); s.Head != 1 || s.InFlight != 0 || s.Goroutines != 0 || len(s.Handlers) != 0 {
 			t.Errorf("Stats: %+v", s)
 		}
-		if e.Head() != 1 || h.Name() != "mails" || h.Position() != 1 || len(h.Parked()) != 0 || h.Discard(1) || h.Stats().Lag != 0 {
+		if e.Head() != 1 || h.Name() != "mails" || h.Position() != 1 || len(h.Parked()) != 0 || discards(h) || h.Stats().Lag != 0 {
 			t.Errorf("Head %d; handler %q at %d, %d parked, %+v", e.Head(), h.Name(), h.Position(), len(h.Parked()), h.Stats())
 		}
 	}
@@ -780,4 +780,10 @@ func TestHandleDuringShutdown(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
+}
+
+// discards reports whether a handler that has ended takes anything off its list.
+func discards(h *engine.Handler) bool {
+	ok, err := h.Discard(1)
+	return ok || !errors.Is(err, engine.ErrClosed)
 }

@@ -346,14 +346,14 @@ func (m *machine) redrive(t *rapid.T) {
 		h.healed.Store(true)
 	}
 	n, err := h.h.Redrive(m.ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
 	if h.paused {
-		if n != 0 {
-			t.Fatalf("a paused handler handled %d parked events", n)
+		if n != 0 || !errors.Is(err, engine.ErrPaused) {
+			t.Fatalf("redrive of a paused handler returned %d, %v", n, err)
 		}
 		return
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	handled := 0
 	failed := make(map[string]bool)
@@ -386,7 +386,14 @@ func (m *machine) discard(t *rapid.T) {
 	}
 	m.settle(t)
 	pos := rapid.SampledFrom(h.wantParked).Draw(t, "parked")
-	if !h.h.Discard(pos) || h.h.Discard(pos) {
+	discard := func() bool {
+		ok, err := h.h.Discard(pos)
+		if err != nil {
+			t.Fatalf("discard: %v", err)
+		}
+		return ok
+	}
+	if !discard() || discard() {
 		t.Fatalf("discard %d", pos)
 	}
 	h.wantParked = slices.DeleteFunc(h.wantParked, func(p engine.Position) bool { return p == pos })
