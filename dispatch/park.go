@@ -34,8 +34,7 @@ func (h *Handler[E]) loadParked() error {
 		return err
 	}
 	h.main.parked = make(map[uint64]struct{}, len(list))
-	h.mu.Lock() // it can be found by its name already
-	defer h.mu.Unlock()
+	held := make(map[string]int)
 	for i := range list {
 		p := &list[i]
 		p.Key = "" // which the handler may have had other ones of when it was parked
@@ -43,13 +42,15 @@ func (h *Handler[E]) loadParked() error {
 			if p.Key, err = h.keyed.keyOf(&p.Event); err != nil {
 				return err
 			}
-			h.held[p.Key]++
+			held[p.Key]++
 		}
 		pos := h.d.log.Position(&p.Event)
 		h.main.parked[pos] = struct{}{}
 		h.main.parkedTo = max(h.main.parkedTo, pos)
 	}
-	h.parked = list
+	h.mu.Lock() // it can be found by its name already
+	h.parked, h.held = list, held
+	h.mu.Unlock()
 	return nil
 }
 

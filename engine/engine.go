@@ -22,9 +22,10 @@ type Engine struct {
 	codecs  *codecs
 
 	// group has every goroutine of the engine; the constructor's last lines list them.
-	group      *actor.Group
-	owners     *actor.System[*request]
-	dispatcher *dispatch.Dispatcher[Event]
+	group       *actor.Group
+	owners      *actor.System[*request]
+	dispatcher  *dispatch.Dispatcher[Event]
+	checkpoints *checkpoints
 
 	streams  *shards[*stream]
 	requests sync.Pool // of *request
@@ -74,7 +75,8 @@ func Open(opts Options) (*Engine, error) {
 	e.ctx, e.cancel = context.WithCancelCause(context.Background())
 
 	// The goroutines, all in e.group: the passivator, and one owner for each stream in
-	// use; the dispatcher and its watchdog; one for each handler, and its keyed workers.
+	// use; the dispatcher and its watchdog; one for each handler, and its keyed workers; the
+	// checkpointer, if the backend outlives the process.
 	e.owners = actor.NewSystem(actor.Config[*request]{
 		Group:   e.group,
 		Kind:    "stream",
@@ -90,6 +92,7 @@ func Open(opts Options) (*Engine, error) {
 		SlowCall:   opts.SlowCall,
 		StallAfter: opts.StallAfter,
 	})
+	e.checkpoints = newCheckpoints(e)
 	e.backend.Watch(e.dispatcher.Notify)
 	return e, nil
 }

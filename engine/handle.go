@@ -34,8 +34,8 @@ const (
 	Skip = dispatch.Skip
 	// Park puts the event aside for [Handler.Redrive] and goes on; with keyed workers later
 	// events of its key are put aside too, so that their order survives. The default of named
-	// handlers. The list of parked events is kept in memory: it ends with the engine, which logs
-	// how many there were.
+	// handlers, whose list of parked events the backend keeps: a handler that is registered again
+	// under its name has it. Others have it as long as they live.
 	Park = dispatch.Park
 	// Stop stops the handler before the event.
 	Stop = dispatch.Stop
@@ -84,7 +84,9 @@ func (c *handlerConfig) setStart(name string, pos Position) *InvalidError {
 }
 
 // IgnoreCheckpoint makes a named handler begin where the other options say, although
-// the backend has a checkpoint for its name: to build a read model anew.
+// the backend has a checkpoint for its name: to build a read model anew. From then on that is
+// its checkpoint. Parked events that come again are not parked any more; those before the new
+// beginning, which do not, still are.
 func IgnoreCheckpoint() HandlerOption {
 	return handlerOption("IgnoreCheckpoint", func(c *handlerConfig) *InvalidError {
 		c.afresh = true
@@ -204,7 +206,10 @@ func (e *Engine) On(eventType string, fn func(ctx context.Context, ev Event) err
 //
 // Delivery is at least once: exactly once while the handler is neither stopped nor
 // removed, and from the checkpoint on when a handler of the same name is registered again.
-// The checkpoint is stored by the backend when the handler pauses, stops, is removed or shut down.
+// The checkpoint is stored by the backend when the handler is registered, pauses, stops, is removed
+// or shut down, and, with a backend that outlives the process, while it makes progress: after a
+// crash at most what was handled within [Options.CheckpointEvery] and the time of one save is handled
+// again. A checkpoint is never ahead of what is handled or parked.
 func (e *Engine) Handle(name string, fn func(ctx context.Context, ev Event) error, opts ...HandlerOption) (*Handler, error) {
 	return e.handle(namedHandler(name, fn), nil, opts)
 }
@@ -286,11 +291,10 @@ func (e *Engine) handle(c handlerConfig, goes reflect.Type, opts []HandlerOption
 	if c.begin != "" {
 		start = c.start
 	}
+	joined := func(*dispatch.Handler[Event]) {}
 	if c.named {
-		c.Checkpoint = func(pos uint64) { e.saveCheckpoint(c.Name, Position(pos)) }
-		if !c.afresh {
-			c.Resume = func() (uint64, bool, error) { return e.loadCheckpoint(c.Name, start) }
-		}
+		joined = e.checkpoints.keep(&c, start)
+		c.Parking = e.parking(&c, start)
 	}
 	h, err := e.dispatcher.Add(c.Config, uint64(start))
 	for !c.named && errors.Is(err, ErrExists) { // somebody has chosen just that name
@@ -300,31 +304,10 @@ func (e *Engine) handle(c handlerConfig, goes reflect.Type, opts []HandlerOption
 	if err != nil {
 		return nil, opError("handle", c.Name, err)
 	}
+	joined(h)
 	return &Handler{h, e}, nil
 }
 
 func (e *Engine) anonymousName(eventType string) string {
 	return fmt.Sprintf("on %s #%d", eventType, e.anon.Add(1))
-}
-
-// loadCheckpoint returns where a handler of that name has stood. If there was none, where
-// this one begins is stored at once: after a crash it must not begin later.
-func (e *Engine) loadCheckpoint(handler string, start Position) (pos uint64, ok bool, err error) {
-	defer recovered(&err, "load checkpoint")
-	p, ok, err := e.backend.LoadCheckpoint(e.ctx, handler)
-	if err == nil && !ok {
-		err = e.backend.SaveCheckpoints(e.ctx, []Checkpoint{{handler, start}})
-	}
-	return uint64(p), ok, err
-}
-
-// saveCheckpoint runs in the handler's goroutine, after its last call.
-func (e *Engine) saveCheckpoint(handler string, pos Position) {
-	save := func() (err error) {
-		defer recovered(&err, "save checkpoint")
-		return e.backend.SaveCheckpoints(context.WithoutCancel(e.ctx), []Checkpoint{{handler, pos}})
-	}
-	if err := save(); err != nil {
-		e.opts.Logger.Error("weir: checkpoint not saved", "handler", handler, "position", pos, "err", err)
-	}
 }

@@ -51,6 +51,11 @@ type Options struct {
 	// StallAfter is how long a handler with events before it may make no progress before it
 	// counts as stalled. Default 10s.
 	StallAfter time.Duration
+	// CheckpointEvery is how long after a named handler has made progress the checkpoints of
+	// all that did are stored, in one batch: with backends that outlive the process, which
+	// memory does not. After a crash at most what was handled within this time, plus the
+	// time that one save takes, is handled again. Default 1s.
+	CheckpointEvery time.Duration
 	// CloseTimeout is the deadline of Close, and of a Shutdown from inside a handler. Default 30s.
 	CloseTimeout time.Duration
 }
@@ -84,6 +89,7 @@ func (o Options) withDefaults() (Options, error) {
 	duration("IdleAfter", &o.IdleAfter, time.Second)
 	duration("SlowCall", &o.SlowCall, 5*time.Second)
 	duration("StallAfter", &o.StallAfter, 10*time.Second)
+	duration("CheckpointEvery", &o.CheckpointEvery, time.Second)
 	duration("CloseTimeout", &o.CloseTimeout, 30*time.Second)
 	if o.Backend == nil {
 		o.Backend = NewMemory()

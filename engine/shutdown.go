@@ -131,12 +131,11 @@ func (e *Engine) runShutdown(ctx context.Context) {
 	ownersErr := e.owners.Wait(end)
 	report.Head = e.Head()
 	for i, h := range handlers {
-		r := &report.Handlers[i]
-		r.fill(h)
-		if r.Parked > 0 {
-			e.opts.Logger.Warn("weir: parked events end with the engine", "handler", r.Name, "parked", r.Parked)
-		}
+		report.Handlers[i].fill(h)
 	}
+	saving, cancel := withGrace(ctx, grace/2)
+	defer cancel()
+	savedErr := e.checkpoints.end(saving)
 	e.following.await(end)
 	closeErr := e.closeBackend()
 	e.cancel(ErrClosed)
@@ -147,7 +146,7 @@ func (e *Engine) runShutdown(ctx context.Context) {
 	report.Took = time.Since(began)
 
 	if err == nil {
-		err = errors.Join(endErr, ownersErr, closeErr, groupErr)
+		err = errors.Join(endErr, ownersErr, savedErr, closeErr, groupErr)
 	}
 	if err != nil {
 		err = &ShutdownError{report, err}

@@ -24,9 +24,10 @@ type machine struct {
 	eng      *engine.Engine
 	ref      reference
 	handlers map[string]*modelHandler
-	known    map[string]engine.Position // checkpoints
-	kinds    map[string]int             // what a name stands for, in all its lives
-	tally    map[string]int             // of all machines: what has happened at all
+	known    map[string]engine.Position   // checkpoints
+	parked   map[string][]engine.Position // lists of handlers that have left
+	kinds    map[string]int               // what a name stands for, in all its lives
+	tally    map[string]int               // of all machines: what has happened at all
 }
 
 var (
@@ -233,7 +234,9 @@ func (m *machine) add(t *rapid.T) {
 	}
 	if pos, ok := m.known[name]; ok {
 		h.from = pos
+		h.wantParked = m.parked[name]
 		m.tally["registered again"]++
+		m.tally["parked before"] += len(h.wantParked)
 	}
 	m.register(t, h)
 }
@@ -429,6 +432,10 @@ func (m *machine) left(t *rapid.T, h *modelHandler) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	m.known[h.name] = pos
+	m.parked[h.name] = nil
+	for _, p := range h.h.Parked() { // which were checked at rest
+		m.parked[h.name] = append(m.parked[h.name], p.Event.Position)
+	}
 	delete(m.handlers, h.name)
 	if h.full == engine.Latest || h.fails {
 		return // checked at rest
@@ -546,7 +553,7 @@ func TestEngineAgainstReference(t *testing.T) {
 		rapid.SyncTest(t, func(t *rapid.T) {
 			m := &machine{
 				ctx: context.Background(), log: newKeeper(),
-				handlers: make(map[string]*modelHandler), known: make(map[string]engine.Position), kinds: make(map[string]int), tally: tally,
+				handlers: make(map[string]*modelHandler), known: make(map[string]engine.Position), parked: make(map[string][]engine.Position), kinds: make(map[string]int), tally: tally,
 			}
 			m.open(t)
 			defer func() { _ = m.eng.Close() }()

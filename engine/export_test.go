@@ -1,0 +1,4 @@
+package engine
+
+// CheckpointFailures returns how many saves have failed.
+func (e *Engine) CheckpointFailures() int { return int(e.checkpoints.failed.Load()) }
