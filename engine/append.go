@@ -19,7 +19,7 @@ import (
 // [*VersionConflictError]. Events with an ID that the stream has already are not stored
 // again, whatever is expected: the result then says Duplicate, or the error is a
 // [*PartialDuplicateError] if only some of them are there: give an ID to every event of an
-// append, or to none.
+// append, or to none. The IDs of events that were removed, see [Engine.Truncate], are forgotten.
 //
 // It blocks while a handler with the [Block] policy has a full mailbox, while the stream's
 // own mailbox is full, and until the events are stored. Ctx is honoured until the append is
@@ -34,16 +34,9 @@ import (
 // [ErrClosed]. In all of them nothing is stored. How durable the events are is said by Options.Durability,
 // or for one append by [WithDurability].
 func (e *Engine) Append(ctx context.Context, stream string, expected Expected, events ...NewEvent) (Result, error) {
-	cause, inside := e.dispatcher.Inside(ctx)
-	refused := gateSealed
-	if !inside {
-		refused |= gateDraining
-	}
-	if !e.gate.enter(refused) {
-		// A handler may have lost its context on the way here; its goroutine tells.
-		if inside || !e.dispatcher.InsideGoroutine() || !e.gate.enter(gateSealed) {
-			return Result{}, opError("append", stream, ErrClosed)
-		}
+	cause, inside, ok := e.enter(ctx)
+	if !ok {
+		return Result{}, opError("append", stream, ErrClosed)
 	}
 	abandoned := false
 	defer func() {
@@ -67,6 +60,33 @@ func (e *Engine) Append(ctx context.Context, stream string, expected Expected, e
 			return Result{}, opError("append", stream, err)
 		}
 	}
+	var res Result
+	var err error
+	res, abandoned, err = e.send(ctx, r, stream)
+	return res, err
+}
+
+// enter lets a call in that changes a stream, and reports whether it comes from inside a
+// handler. If it does let it in, somebody must call gate.leave.
+func (e *Engine) enter(ctx context.Context) (cause *dispatch.Delivery, inside, ok bool) {
+	cause, inside = e.dispatcher.Inside(ctx)
+	refused := gateSealed
+	if !inside {
+		refused |= gateDraining
+	}
+	if !e.gate.enter(refused) {
+		// A handler may have lost its context on the way here; its goroutine tells.
+		if inside || !e.dispatcher.InsideGoroutine() || !e.gate.enter(gateSealed) {
+			return nil, false, false
+		}
+	}
+	return cause, inside, true
+}
+
+// send gives a request to the stream's owner, and waits for the answer. The caller may have
+// abandoned it instead: then the owner leaves the gate when it is done.
+func (e *Engine) send(ctx context.Context, r *request, stream string) (_ Result, abandoned bool, _ error) {
+	op := r.op.String()
 	s, ok := e.streams.get(stream)
 	if !ok {
 		s = e.streams.getOrPut(stream, e.newStream)
@@ -77,7 +97,7 @@ func (e *Engine) Append(ctx context.Context, stream string, expected Expected, e
 		if errors.Is(err, actor.ErrStopped) {
 			err = ErrClosed
 		}
-		return Result{}, opError("append", stream, err)
+		return Result{}, false, opError(op, stream, err)
 	}
 	// Accepted. From here on the owner always answers.
 	if r.leavable {
@@ -86,7 +106,7 @@ func (e *Engine) Append(ctx context.Context, stream string, expected Expected, e
 		case <-ctx.Done():
 			if abandoned = r.left.CompareAndSwap(false, true); abandoned {
 				// The owner still has r, which therefore goes to the collector, not to the pool.
-				return Result{}, opError("append", stream, fmt.Errorf("%w: %w", ErrOutcomeUnknown, context.Cause(ctx)))
+				return Result{}, true, opError(op, stream, fmt.Errorf("%w: %w", ErrOutcomeUnknown, context.Cause(ctx)))
 			}
 			<-r.answered // the answer is known after all
 		}
@@ -95,7 +115,7 @@ func (e *Engine) Append(ctx context.Context, stream string, expected Expected, e
 	}
 	res, err := r.result, r.err
 	e.free(r)
-	return res, err
+	return res, false, err
 }
 
 // prepare checks the arguments and copies the events into r, so that the caller's slice
@@ -202,9 +222,11 @@ func (e *Engine) causedBy(ctx context.Context, cause *dispatch.Delivery) (_ Meta
 	return Metadata{CorrelationID: ev[0].Correlation(), CausationID: ev[0].Identity()}, nil
 }
 
-// request is an append on its way through the stream's mailbox. It is pooled: whoever
-// calls free must know that nobody else has it.
+// request is an append, or another change of a stream, on its way through the stream's
+// mailbox. It is pooled: whoever calls free must know that nobody else has it.
 type request struct {
+	op       requestOp
+	before   Version // of opTruncate
 	expected Expected
 	ids      []string // of those events that have one
 	wish     Durability
@@ -241,6 +263,7 @@ func (e *Engine) free(r *request) {
 	}
 	r.write.Events, r.ids = r.write.Events[:0], r.ids[:0]
 	r.write.Stream = nil
+	r.op, r.before = opAppend, 0
 	r.result, r.err = Result{}, nil
 	r.left.Store(false)
 	e.requests.Put(r)
@@ -263,7 +286,7 @@ func answer(r **request, res Result, err error) {
 // ended its owner's goroutine.
 func (r *request) discard(err error) {
 	if r != nil {
-		answer(&r, Result{}, fmt.Errorf("engine: append: %w: %w", ErrOutcomeUnknown, err))
+		answer(&r, Result{}, fmt.Errorf("engine: %v: %w: %w", r.op, ErrOutcomeUnknown, err))
 	}
 }
 

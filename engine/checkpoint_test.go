@@ -252,6 +252,27 @@ func TestCheckpointsAreSavedAgain(t *testing.T) {
 	})
 }
 
+// What moves while the backend stores is stored next, without any more progress.
+func TestProgressDuringASaveIsSaved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLasting()
+		e := quietEngine(t, engine.Options{Backend: l})
+		defer mustClose(t, e)
+		mustHandle(t, e, "h", nothingToDo)
+		hold := make(chan struct{})
+		l.on(func(string) error { <-hold; return nil })
+		mustAppend(t, e, "s-1", event("A", 1))
+		time.Sleep(time.Minute) // the checkpointer is in the backend
+		mustAppend(t, e, "s-1", event("A", 1))
+		synctest.Wait()
+		close(hold)
+		time.Sleep(time.Minute)
+		if pos := l.at(t, "h"); pos != 2 {
+			t.Errorf("checkpoint %d, want 2", pos)
+		}
+	})
+}
+
 // What a handler stores when it pauses, stops or ends is not overtaken by what the
 // checkpointer has read before, and never belongs to another of its name.
 func TestCheckpointsNeverGoBack(t *testing.T) {

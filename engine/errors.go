@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"reflect"
@@ -27,15 +28,16 @@ var (
 	ErrOutcomeUnknown = errors.New("outcome unknown")
 )
 
-// VersionConflictError means that a stream was not at the version expected. Nothing was stored.
+// VersionConflictError means that a stream was not at the version expected. Nothing was done.
 type VersionConflictError struct {
 	Stream   string
 	Expected Expected
 	Actual   Version
+	Op       string // the call: "delete"; empty for an append
 }
 
 func (e *VersionConflictError) Error() string {
-	return fmt.Sprintf("engine: append %q: version conflict: expected %v, stream is at %d", e.Stream, e.Expected, e.Actual)
+	return fmt.Sprintf("engine: %s %q: version conflict: expected %v, stream is at %d", cmp.Or(e.Op, "append"), e.Stream, e.Expected, e.Actual)
 }
 
 // StreamDeletedError means that a stream was deleted: nothing can be appended to it any more.

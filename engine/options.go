@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 )
 
@@ -51,6 +52,11 @@ type Options struct {
 	// StallAfter is how long a handler with events before it may make no progress before it
 	// counts as stalled. Default 10s.
 	StallAfter time.Duration
+	// Retention says what may go. It is applied when [Engine.Compact] is called, and not before: a
+	// rule removes nothing by itself. Where several rules or limits concern a stream, what any of
+	// them wants removed is.
+	Retention []RetentionRule
+
 	// CheckpointEvery is how long after a named handler has made progress the checkpoints of
 	// all that did are stored, in one batch: with backends that outlive the process, which
 	// memory does not. After a crash at most what was handled within this time, plus the
@@ -94,6 +100,8 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Backend == nil {
 		o.Backend = NewMemory()
 	}
+	errs = append(errs, checkRetention(o.Retention, o.Backend)...)
+	o.Retention = slices.Clone(o.Retention)
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}

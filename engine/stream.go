@@ -43,6 +43,11 @@ func (s *stream) Receive(reqs []*request) {
 	b := batches.Get().(*batch)
 	var version Version
 	for i, r := range reqs {
+		if r.op != opAppend {
+			s.commit(b) // what came before it
+			s.remove(&reqs[i])
+			continue
+		}
 		// What depends on writes that are not committed yet is decided once they are.
 		if len(b.reqs) > 0 && (len(r.ids) > 0 && b.ids || !r.expected.met(version)) {
 			s.commit(b)
@@ -96,6 +101,10 @@ func (s *stream) load() (err error) {
 // be committed.
 func (s *stream) accept(req **request, version Version) bool {
 	r := *req
+	if s.state.Deleted {
+		answer(req, Result{}, &StreamDeletedError{s.name()})
+		return false
+	}
 	if len(r.ids) > 0 {
 		res, dup, err := s.duplicate(r)
 		if err != nil || dup {
@@ -104,7 +113,7 @@ func (s *stream) accept(req **request, version Version) bool {
 		}
 	}
 	if !r.expected.met(version) {
-		answer(req, Result{}, &VersionConflictError{s.name(), r.expected, version})
+		answer(req, Result{}, &VersionConflictError{Stream: s.name(), Expected: r.expected, Actual: version})
 		return false
 	}
 	r.write.Stream, r.write.After, r.write.Durability = &s.state, version, r.wish
@@ -133,11 +142,43 @@ func (s *stream) duplicate(r *request) (res Result, dup bool, err error) {
 	}
 	res = Result{First: slices.Min(versions), Last: slices.Max(versions), Duplicate: true}
 	var ev [1]Event
-	if _, _, err := s.eng.backend.ReadStream(s.eng.ctx, s.state, StreamQuery{From: res.Last, To: res.Last}, ev[:]); err != nil {
+	n, _, err := s.eng.backend.ReadStream(s.eng.ctx, s.state, StreamQuery{From: res.Last, To: res.Last}, ev[:])
+	if err != nil {
 		return Result{}, false, opError("append", s.name(), err)
+	}
+	if n == 0 {
+		return Result{}, false, nil // all were removed just now, and their IDs are forgotten
 	}
 	res.Position = ev[0].Position
 	return res, true, nil
+}
+
+// remove truncates or deletes the stream.
+func (s *stream) remove(req **request) {
+	r := *req
+	op := r.op.String()
+	if err := s.load(); err != nil {
+		answer(req, Result{}, opError(op, s.name(), err))
+		return
+	}
+	version := s.state.Version
+	switch {
+	case s.state.Deleted: // nothing is left to remove
+		answer(req, Result{}, nil)
+		return
+	case r.op == opDelete && !r.expected.met(version):
+		answer(req, Result{}, &VersionConflictError{Stream: s.name(), Expected: r.expected, Actual: version, Op: op})
+		return
+	case r.op == opTruncate && r.before > version+1:
+		answer(req, Result{}, invalid(op+" "+quote(s.name()), "version", r.before, fmt.Sprintf("at most %d, one above the stream's", version+1)))
+		return
+	}
+	err := s.eng.remove(r.op, s.state, r.before)
+	s.forget() // Ref may be another one now
+	if err != nil {
+		err = opError(op, s.name(), err)
+	}
+	answer(req, Result{}, err)
 }
 
 // retries is how often an append whose expectation is met is tried again after other
