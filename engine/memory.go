@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -20,12 +19,17 @@ type Memory struct {
 	types   *typeTable
 	head    atomic.Uint64
 	closed  atomic.Bool
-	// segments is replaced, never changed, when a segment is added. Those at or before
+	// segments is replaced, never changed, when a segment is added, or Compact lets go of
+	// some: those are nil, or copies without the records that were removed. Those at or before
 	// head/segmentSize are complete.
 	segments atomic.Pointer[[]*segment]
+	// holes says that events were removed: Types then looks at each event's stream. It is set
+	// before the first event goes. A reader loads segments first: what has holes says so.
+	holes atomic.Bool
 
-	mu    sync.Mutex // held for a commit: pure memory work
-	clock clock
+	mu         sync.Mutex // held for a commit: pure memory work
+	clock      clock
+	compacting chan struct{} // cap 1: a token for who compacts
 
 	checkMu     sync.Mutex // guards what follows
 	checkpoints map[string]Position
@@ -54,66 +58,6 @@ type extra struct {
 	meta Metadata
 }
 
-// memStream is a stream's index.
-type memStream struct {
-	name string
-	ids  map[string]Version // guarded by mu
-
-	mu       sync.Mutex // pure memory work
-	category int32      // length of the category, a prefix of name; immutable
-	index    index      // guarded by mu
-}
-
-// index holds the positions of versions 1, 2, …: what is in there never changes, so a copy
-// of the struct, made under the stream's lock, is a snapshot. The first block grows by doubling,
-// so that a small stream is small; later blocks are fixed, so that a large one is never copied.
-type index struct {
-	first []Position
-	more  *[]*[indexBlock]Position // nil for most
-	n     int
-}
-
-const indexBlock = 1024
-
-// add appends a position. REQUIRES: memStream.mu.
-func (x *index) add(pos Position) {
-	if x.n < indexBlock {
-		x.first = append(x.first, pos)
-	} else {
-		i := x.n - indexBlock
-		if i%indexBlock == 0 {
-			var blocks []*[indexBlock]Position
-			if x.more != nil {
-				blocks = *x.more
-			}
-			blocks = append(blocks, new([indexBlock]Position)) // a snapshot's shorter slice is not touched
-			x.more = &blocks
-		}
-		(*x.more)[i/indexBlock][i%indexBlock] = pos
-	}
-	x.n++
-}
-
-// at returns the position of a version from 1 to x.n.
-func (x *index) at(v Version) Position {
-	if v <= indexBlock {
-		return x.first[v-1]
-	}
-	i := int(v) - 1 - indexBlock
-	return (*x.more)[i/indexBlock][i%indexBlock]
-}
-
-// upTo returns a snapshot of the stream's events at or before head.
-func (s *memStream) upTo(head Position) index {
-	s.mu.Lock()
-	x := s.index
-	s.mu.Unlock()
-	for x.n > 0 && x.at(Version(x.n)) > head {
-		x.n-- // in the index, and about to be committed
-	}
-	return x
-}
-
 // NewMemory returns an empty memory backend.
 func NewMemory() *Memory {
 	m := &Memory{
@@ -121,6 +65,7 @@ func NewMemory() *Memory {
 		types:       newTypeTable(),
 		checkpoints: make(map[string]Position),
 		parked:      make(map[string][]ParkedRecord),
+		compacting:  make(chan struct{}, 1),
 	}
 	m.segments.Store(new([]*segment))
 	return m
@@ -166,7 +111,7 @@ func (m *Memory) Load(_ context.Context, name string) (StreamState, error) {
 		return StreamState{Name: name}, nil
 	}
 	head := m.Head() // first: what is committed up to here is in the index
-	return StreamState{Name: s.name, Version: Version(s.upTo(head).n), Ref: s}, nil
+	return StreamState{Name: s.name, Version: Version(s.upTo(head).n), Deleted: s.deleted(), Ref: s}, nil
 }
 
 func (m *Memory) stream(s StreamState) *memStream {
@@ -189,27 +134,36 @@ func (m *Memory) Find(_ context.Context, state StreamState, ids []string, versio
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	cut := Version(s.cut.Load())
 	for i, id := range ids {
-		versions[i] = s.ids[id]
+		if v := s.ids[id]; v >= cut {
+			versions[i] = v
+		}
 	}
 	return nil
 }
 
-// Commit implements [Backend]. It cannot fail.
+// Commit implements [Backend]. It fails for a deleted stream only.
 func (m *Memory) Commit(_ context.Context, writes []*Write) error {
 	if err := m.check(); err != nil {
 		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now := m.clock.now()
-	pos := m.Head()
 	for _, w := range writes {
 		s, ok := w.Stream.Ref.(*memStream)
 		if !ok {
 			s = m.streams.getOrPut(w.Stream.Name, newMemStream)
 			w.Stream.Ref = s
 		}
+		if s.deleted() {
+			return &StreamDeletedError{s.name}
+		}
+	}
+	now := m.clock.now()
+	pos := m.Head()
+	for _, w := range writes {
+		s := w.Stream.Ref.(*memStream)
 		w.Position, w.Time, w.Durability = pos+1, time.Unix(0, now).UTC(), Volatile
 		s.mu.Lock()
 		for i := range w.Events {
@@ -231,10 +185,6 @@ func (m *Memory) Commit(_ context.Context, writes []*Write) error {
 	return nil
 }
 
-func newMemStream(name string) *memStream {
-	return &memStream{name: name, category: int32(len(category(name)))}
-}
-
 // place returns the record of a new position. REQUIRES: m.mu.
 func (m *Memory) place(pos Position) *record {
 	i := int((pos - 1) / segmentSize)
@@ -254,9 +204,9 @@ func (r *record) set(s *memStream, v Version, now int64, ev *Record) {
 	}
 }
 
-// record returns the record at pos, which is at or before a head that was read.
-func (m *Memory) record(pos Position) *record {
-	return &(*m.segments.Load())[(pos-1)/segmentSize][(pos-1)%segmentSize]
+// removed reports whether the record is that of an event that was removed.
+func (r *record) removed() bool {
+	return r.stream == nil || uint64(r.version) < r.stream.cut.Load()
 }
 
 // event builds the event at pos in place.
@@ -280,16 +230,29 @@ func (m *Memory) Types(after Position, dst []TypeID) (int, error) {
 		return 0, err
 	}
 	n := 0
-	for head := m.Head(); after < head && n < len(dst); n++ {
+	head := m.Head()
+	segs := *m.segments.Load()
+	holes := m.holes.Load()
+	for ; after < head && n < len(dst); n++ {
+		seg := segs[after/segmentSize]
+		if r := (*record)(nil); holes {
+			if seg != nil {
+				r = &seg[after%segmentSize]
+			}
+			if dst[n] = 0; r != nil && !r.removed() {
+				dst[n] = r.typ
+			}
+		} else {
+			dst[n] = seg[after%segmentSize].typ
+		}
 		after++
-		dst[n] = m.record(after).typ
 	}
 	return n, nil
 }
 
-// matches reports whether the filter wants a record.
+// matches reports whether the record is there, and the filter wants it.
 func (f *Filter) matches(r *record) bool {
-	return f.Types.Has(r.typ) && (len(f.Categories) == 0 || slices.Contains(f.Categories, r.stream.name[:r.stream.category]))
+	return f.Types.Has(r.typ) && !r.removed() && (len(f.Categories) == 0 || slices.Contains(f.Categories, r.stream.name[:r.stream.category]))
 }
 
 // ReadAll implements [Backend].
@@ -299,11 +262,16 @@ func (m *Memory) ReadAll(_ context.Context, q Query, dst []Event) (n int, next P
 	}
 	head := m.Head() // first: the segments and type names of all up to it are there
 	segs, names := *m.segments.Load(), m.types.names()
-	all := q.Filter.Types == nil && len(q.Filter.Categories) == 0
+	all := q.Filter.Types == nil && len(q.Filter.Categories) == 0 && !m.holes.Load()
 	pos := q.From
 	if q.Backward {
 		for pos = min(pos, head); pos >= max(q.To, 1) && n < len(dst); pos-- {
-			if r := &segs[(pos-1)/segmentSize][(pos-1)%segmentSize]; all || q.Filter.matches(r) {
+			seg := segs[(pos-1)/segmentSize]
+			if seg == nil {
+				pos -= (pos - 1) % segmentSize // to its first, before which the loop goes on
+				continue
+			}
+			if r := &seg[(pos-1)%segmentSize]; all || q.Filter.matches(r) {
 				m.event(&dst[n], pos, r, names)
 				n++
 			}
@@ -313,6 +281,10 @@ func (m *Memory) ReadAll(_ context.Context, q Query, dst []Event) (n int, next P
 	pos = max(pos, 1)
 	for to := min(q.To, head); pos <= to && n < len(dst); {
 		seg := segs[(pos-1)/segmentSize]
+		if seg == nil {
+			pos = min(pos+segmentSize-(pos-1)%segmentSize, to+1)
+			continue
+		}
 		for i := (pos - 1) % segmentSize; i < segmentSize && pos <= to && n < len(dst); i++ {
 			if r := &seg[i]; all || q.Filter.matches(r) {
 				m.event(&dst[n], pos, r, names)
@@ -333,147 +305,30 @@ func (m *Memory) ReadStream(_ context.Context, state StreamState, q StreamQuery,
 	if s == nil {
 		return 0, q.From, nil
 	}
+	// In this order: what is at or after the cut is in the index, and in the segments, that
+	// were read before it.
 	x := s.upTo(m.Head())
-	names := m.types.names()
+	segs, names := *m.segments.Load(), m.types.names()
+	first := max(Version(min(s.cut.Load(), uint64(x.n)+1)), 1)
 	v := q.From
 	step := Version(1)
 	if q.Backward {
 		v, step = min(v, Version(x.n)), ^Version(0)
 	} else {
-		v = max(v, 1)
+		v = max(v, first)
 	}
-	for ; n < len(dst) && v >= 1 && v <= Version(x.n); v += step {
+	for ; n < len(dst) && v >= first && v <= Version(x.n); v += step {
 		if q.Backward && v < q.To || !q.Backward && v > q.To {
 			break
 		}
 		pos := x.at(v)
-		if r := m.record(pos); q.Filter.matches(r) {
+		if r := &segs[(pos-1)/segmentSize][(pos-1)%segmentSize]; q.Filter.matches(r) {
 			m.event(&dst[n], pos, r, names)
 			n++
 		}
 	}
+	if q.Backward && v < first {
+		v = min(v, max(q.To, 1)-1) // nothing is left before it
+	}
 	return n, v, nil
-}
-
-// LoadCheckpoint implements [Backend].
-func (m *Memory) LoadCheckpoint(_ context.Context, handler string) (Position, bool, error) {
-	m.checkMu.Lock()
-	defer m.checkMu.Unlock()
-	pos, ok := m.checkpoints[handler]
-	return pos, ok, m.check()
-}
-
-// SaveCheckpoints implements [Backend].
-func (m *Memory) SaveCheckpoints(_ context.Context, checkpoints []Checkpoint) error {
-	m.checkMu.Lock()
-	defer m.checkMu.Unlock()
-	if err := m.check(); err != nil {
-		return err
-	}
-	for _, c := range checkpoints {
-		m.checkpoints[c.Handler] = c.Position
-	}
-	return nil
-}
-
-// Park implements [Backend].
-func (m *Memory) Park(_ context.Context, handler string, parked ParkedRecord) error {
-	m.checkMu.Lock()
-	defer m.checkMu.Unlock()
-	if err := m.check(); err != nil {
-		return err
-	}
-	list := m.parked[handler]
-	if i := parkedAt(list, parked.Position); i >= 0 {
-		list[i] = parked
-	} else {
-		m.parked[handler] = append(list, parked)
-	}
-	return nil
-}
-
-// Unpark implements [Backend].
-func (m *Memory) Unpark(_ context.Context, handler string, pos Position) error {
-	m.checkMu.Lock()
-	defer m.checkMu.Unlock()
-	if err := m.check(); err != nil {
-		return err
-	}
-	list := m.parked[handler]
-	if i := parkedAt(list, pos); i >= 0 {
-		m.parked[handler] = slices.Delete(list, i, i+1)
-	}
-	return nil
-}
-
-// Parked implements [Backend].
-func (m *Memory) Parked(_ context.Context, handler string) ([]ParkedRecord, error) {
-	m.checkMu.Lock()
-	defer m.checkMu.Unlock()
-	return slices.Clone(m.parked[handler]), m.check()
-}
-
-func parkedAt(list []ParkedRecord, pos Position) int {
-	return slices.IndexFunc(list, func(p ParkedRecord) bool { return p.Position == pos })
-}
-
-// clock gives wall-clock times that never go back. Within a second it counts on with
-// the monotonic clock alone, at half the price (BenchmarkClock).
-type clock struct {
-	base time.Time
-	last int64
-}
-
-func (c *clock) now() int64 {
-	since := time.Since(c.base)
-	if since > time.Second || c.base.IsZero() {
-		c.base, since = time.Now(), 0
-	}
-	c.last = max(c.last, c.base.UnixNano()+int64(since))
-	return c.last
-}
-
-// typeTable gives numbers to type names. Look-ups take no lock.
-type typeTable struct {
-	mu  sync.Mutex
-	now atomic.Pointer[typeNames] // replaced, never changed
-}
-
-type typeNames struct {
-	ids   map[string]TypeID
-	names []string // by TypeID; names[0] is unused
-}
-
-// maxTypes bounds the table: type names are code, not data.
-const maxTypes = 1 << 16
-
-func newTypeTable() *typeTable {
-	t := new(typeTable)
-	t.now.Store(&typeNames{ids: map[string]TypeID{}, names: []string{""}})
-	return t
-}
-
-func (t *typeTable) names() []string { return t.now.Load().names }
-
-func (t *typeTable) id(name string) (TypeID, error) {
-	if id, ok := t.now.Load().ids[name]; ok {
-		return id, nil
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	old := t.now.Load()
-	if id, ok := old.ids[name]; ok {
-		return id, nil
-	}
-	if len(old.names) > maxTypes {
-		return 0, fmt.Errorf("it would be one more than the %d that a store can have", maxTypes)
-	}
-	id := TypeID(len(old.names))
-	ids := make(map[string]TypeID, len(old.ids)+1)
-	for n, i := range old.ids {
-		ids[n] = i
-	}
-	ids[name] = id
-	t.now.Store(&typeNames{ids: ids, names: append(old.names, name)})
-	return id, nil
 }

@@ -2,6 +2,8 @@ package engine
 
 import (
 	"hash/maphash"
+	"maps"
+	"slices"
 	"sync"
 )
 
@@ -59,4 +61,21 @@ func (s *shards[V]) len() (n int) {
 		sh.RUnlock()
 	}
 	return n
+}
+
+// each calls fn with every value, without a lock, until it returns an error. Values that are
+// put meanwhile may be missed.
+func (s *shards[V]) each(fn func(V) error) error {
+	for i := range s.shard {
+		sh := &s.shard[i]
+		sh.RLock()
+		all := slices.Collect(maps.Values(sh.m))
+		sh.RUnlock()
+		for _, v := range all {
+			if err := fn(v); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

@@ -1,0 +1,212 @@
+package engine
+
+import (
+	"context"
+	"slices"
+	"sort"
+	"time"
+	"unsafe"
+)
+
+var _ Retention = (*Memory)(nil)
+
+// Truncate implements [Retention].
+func (m *Memory) Truncate(_ context.Context, state StreamState, before Version) error {
+	if err := m.check(); err != nil {
+		return err
+	}
+	if s := m.stream(state); s != nil {
+		m.cut(s, uint64(before))
+	}
+	return nil
+}
+
+// Delete implements [Retention].
+func (m *Memory) Delete(_ context.Context, state StreamState) error {
+	if err := m.check(); err != nil {
+		return err
+	}
+	m.cut(m.streams.getOrPut(state.Name, newMemStream), deletedCut)
+	return nil
+}
+
+// cut removes what a stream has before a version: the one store at which it is gone for
+// all who read.
+func (m *Memory) cut(s *memStream, before uint64) {
+	m.holes.Store(true) // first, see Memory.holes
+	s.raiseCut(before)
+}
+
+// Compact implements [Retention]. It lets go of payloads, IDs, the blocks of indexes and the
+// segments in which nothing is left. Of the others a copy is made: 56 bytes stay of an event that was
+// removed as long as one near it in the log has not been.
+func (m *Memory) Compact(ctx context.Context, rules []RetentionRule) (done Compaction, err error) {
+	if ctx.Err() != nil {
+		return Compaction{}, context.Cause(ctx)
+	}
+	select {
+	case m.compacting <- struct{}{}:
+		defer func() { <-m.compacting }()
+	case <-ctx.Done():
+		return Compaction{}, context.Cause(ctx)
+	}
+	if err := m.check(); err != nil {
+		return Compaction{}, err
+	}
+	began := time.Now()
+	for _, rule := range rules {
+		if err := m.apply(ctx, rule, began, &done.Removed); err != nil {
+			return Compaction{}, err
+		}
+	}
+	if !m.holes.Load() {
+		return done, nil
+	}
+	// Whole segments only: others are still written to. Their records never change.
+	whole := Position(m.head.Load()) / segmentSize
+	segs := *m.segments.Load()
+	touched := make(map[Position]struct{}) // segments, by index
+	err = m.streams.each(func(s *memStream) error {
+		done.Freed += s.free(segs, whole, touched)
+		return context.Cause(ctx)
+	})
+	// Even if ctx is done: what was freed of a stream must be freed of its segments.
+	done.Freed += m.replace(segs, touched)
+	if err != nil {
+		return Compaction{}, err
+	}
+	return done, nil
+}
+
+// apply raises the cuts of the streams that a rule is for.
+func (m *Memory) apply(ctx context.Context, rule RetentionRule, now time.Time, removed *uint64) error {
+	if rule.Stream != "" {
+		if s, ok := m.streams.get(rule.Stream); ok {
+			*removed += m.limit(s, rule, now)
+		}
+		return nil
+	}
+	return m.streams.each(func(s *memStream) error {
+		if s.name[:s.category] == rule.Category {
+			*removed += m.limit(s, rule, now)
+		}
+		return context.Cause(ctx)
+	})
+}
+
+// limit raises the cut of one stream as a rule says, and returns how many events that removes.
+func (m *Memory) limit(s *memStream, rule RetentionRule, now time.Time) uint64 {
+	x := s.upTo(m.Head())
+	segs := *m.segments.Load()
+	cut := max(s.cut.Load(), 1)
+	if cut > uint64(x.n) {
+		return 0
+	}
+	before := cut
+	if n := uint64(x.n); rule.MaxCount > 0 && n > rule.MaxCount {
+		before = max(before, n-rule.MaxCount+1)
+	}
+	if rule.MaxAge > 0 {
+		// Times never go back, in a stream neither.
+		limit := now.Add(-rule.MaxAge).UnixNano()
+		before += uint64(sort.Search(x.n-int(before)+1, func(i int) bool {
+			pos := x.at(Version(before) + Version(i))
+			return segs[(pos-1)/segmentSize][(pos-1)%segmentSize].time >= limit
+		}))
+	}
+	if before == cut {
+		return 0
+	}
+	m.cut(s, before)
+	return before - cut
+}
+
+// freeAtOnce is how many event IDs are forgotten before commits to the stream get their turn.
+const freeAtOnce = 1024
+
+// free forgets the IDs of what was removed, and lets go of the index, as far as it is in the
+// first whole segments, which it notes. It returns the bytes of the index. REQUIRES: the token.
+func (s *memStream) free(segs []*segment, whole Position, touched map[Position]struct{}) (bytes int64) {
+	cut := s.cut.Load()
+	s.mu.Lock()
+	x := s.index
+	s.mu.Unlock()
+	last := Version(min(cut-min(cut, 1), uint64(x.n)))
+	for s.freed < last {
+		s.mu.Lock()
+		for n := 0; n < freeAtOnce && s.freed < last; n++ {
+			pos := x.at(s.freed + 1)
+			seg := (pos - 1) / segmentSize
+			if seg >= whole {
+				last = s.freed
+				break
+			}
+			if e := segs[seg][(pos-1)%segmentSize].extra; e != nil && e.id != "" && s.ids[e.id] == s.freed+1 {
+				delete(s.ids, e.id)
+			}
+			touched[seg] = struct{}{}
+			s.freed++
+		}
+		s.mu.Unlock()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.ids) == 0 {
+		s.ids = nil
+	}
+	was := s.index.dropped
+	if s.deleted() && s.freed == Version(s.index.n) {
+		s.index = index{n: s.index.n, dropped: s.index.n} // nothing is ever added
+	} else {
+		s.index.drop(s.freed)
+	}
+	return int64(s.index.dropped-was) * int64(unsafe.Sizeof(Position(0)))
+}
+
+// replace puts copies without the records that were removed in the place of segments, and
+// nothing in the place of those in which nothing is left. It returns the bytes of the latter.
+// A reader goes on with what it has.
+func (m *Memory) replace(segs []*segment, touched map[Position]struct{}) (bytes int64) {
+	fresh := make(map[Position]*segment, replaceAtOnce)
+	for i := range touched {
+		if fresh[i] = segs[i].withoutFreed(); fresh[i] == nil {
+			bytes += int64(unsafe.Sizeof(segment{}))
+		}
+		if len(fresh) == replaceAtOnce {
+			m.swap(fresh)
+			clear(fresh)
+		}
+	}
+	m.swap(fresh)
+	return bytes
+}
+
+// replaceAtOnce bounds the memory that copies take while what they replace is still there:
+// 14 MiB.
+const replaceAtOnce = 256
+
+// withoutFreed returns a copy without the records that free has let go of, or nil if none is
+// left. What was removed since then stays until the next time: free has yet to see it.
+func (seg *segment) withoutFreed() *segment {
+	var kept *segment
+	for i := range seg {
+		if r := &seg[i]; r.stream != nil && r.version > r.stream.freed {
+			if kept == nil {
+				kept = new(segment)
+			}
+			kept[i] = *r
+		}
+	}
+	return kept
+}
+
+// swap puts segments in their places.
+func (m *Memory) swap(fresh map[Position]*segment) {
+	m.mu.Lock() // a commit may be about to add a segment
+	defer m.mu.Unlock()
+	all := slices.Clone(*m.segments.Load())
+	for i, seg := range fresh {
+		all[i] = seg
+	}
+	m.segments.Store(&all)
+}
