@@ -169,6 +169,27 @@ func (h *handle) Parked(ctx context.Context, handler string) ([]engine.ParkedRec
 	return h.place.mem.Parked(ctx, handler)
 }
 
+func (h *handle) Truncate(ctx context.Context, s engine.StreamState, before engine.Version) error {
+	if err := h.check(); err != nil {
+		return err
+	}
+	return h.place.mem.Truncate(ctx, s, before)
+}
+
+func (h *handle) Delete(ctx context.Context, s engine.StreamState) error {
+	if err := h.check(); err != nil {
+		return err
+	}
+	return h.place.mem.Delete(ctx, s)
+}
+
+func (h *handle) Compact(ctx context.Context, rules []engine.RetentionRule) (engine.Compaction, error) {
+	if err := h.check(); err != nil {
+		return engine.Compaction{}, err
+	}
+	return h.place.mem.Compact(ctx, rules)
+}
+
 func (h *handle) Watch(grown func()) {
 	h.place.mu.Lock()
 	defer h.place.mu.Unlock()

@@ -126,7 +126,7 @@ func (st *store) checkRead(src source, q span, size int) {
 				continue
 			}
 			e := &src.log[p-1]
-			if !q.wants(p, e) {
+			if !q.wants(p, e) || st.gone[e.Position] {
 				continue
 			}
 			if i == n {

@@ -154,6 +154,8 @@ func cases() []testCase {
 		findCases,
 		contextCases,
 		checkpointCases,
+		parkedCases,
+		retentionCases,
 		concurrentCases,
 		closeCases,
 		reopenCases,

@@ -18,14 +18,22 @@ type store struct {
 	*suite
 	b       engine.Backend
 	streams map[string]*engine.StreamState
-	log     []engine.Event // the event at position p is log[p-1]
-	made    int            // numbers payloads
+	log     []engine.Event           // the event at position p is log[p-1]
+	gone    map[engine.Position]bool // of these, what was removed
+	deleted map[string]bool          // streams
+	made    int                      // numbers payloads
 }
 
 func (s *suite) store() *store { return s.over(s.new()) }
 
 func (s *suite) over(b engine.Backend) *store {
-	return &store{suite: s, b: b, streams: make(map[string]*engine.StreamState)}
+	return &store{
+		suite:   s,
+		b:       b,
+		streams: make(map[string]*engine.StreamState),
+		gone:    make(map[engine.Position]bool),
+		deleted: make(map[string]bool),
+	}
 }
 
 // typeID returns the number of a type name.
@@ -196,6 +204,9 @@ func (st *store) check() {
 	for name, kept := range st.streams {
 		state := st.load(name)
 		one := st.one(name)
+		if state.Deleted != st.deleted[name] {
+			st.Fatalf("Load(%q) returns deleted %v, want %v", short(name), state.Deleted, st.deleted[name])
+		}
 		if state.Version != kept.Version || int(state.Version) != len(one.log) {
 			st.Fatalf("Load(%q) returns version %d, and %d events are stored", short(name), state.Version, len(one.log))
 		}
@@ -214,7 +225,11 @@ func (st *store) checkTypes() {
 			st.Fatalf("Types(%d) with room for %d returns %d, %v; Head is %d", after, len(dst), n, err, len(st.log))
 		}
 		for _, id := range dst[:n] {
-			if want := st.typeID(st.log[after].Type); id != want {
+			want := st.typeID(st.log[after].Type)
+			if st.gone[engine.Position(after+1)] {
+				want = 0
+			}
+			if id != want {
 				st.Fatalf("Types says %d of position %d, whose type %q is %d", id, after+1, short(st.log[after].Type), want)
 			}
 			after++
