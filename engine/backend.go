@@ -227,7 +227,7 @@ type RetentionRule struct {
 
 // Compaction says what a call of Compact has done.
 type Compaction struct {
-	Removed uint64 // events that are gone now and were not gone before
+	Removed uint64 // events that the rules have removed; not those that Truncate and Delete have
 	Freed   int64  // bytes given back, as far as the backend knows
 	Took    time.Duration
 }

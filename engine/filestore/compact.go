@@ -21,6 +21,9 @@ func (s *Store) Compact(ctx context.Context, rules []engine.RetentionRule) (c en
 	if err := s.check(); err != nil {
 		return c, err
 	}
+	if ctx.Err() != nil {
+		return c, context.Cause(ctx)
+	}
 	if err := take(ctx, s.compacting); err != nil {
 		return c, err
 	}
@@ -28,7 +31,7 @@ func (s *Store) Compact(ctx context.Context, rules []engine.RetentionRule) (c en
 	if err := s.check(); err != nil { // closed while it waited: Close had the token
 		return c, err
 	}
-	if err := s.applyRules(ctx, rules); err != nil {
+	if c.Removed, err = s.applyRules(ctx, rules); err != nil {
 		return c, err
 	}
 	if !s.streams.removed.Load() {
@@ -42,8 +45,7 @@ func (s *Store) Compact(ctx context.Context, rules []engine.RetentionRule) (c en
 	}
 	segs = *s.segments.Load()
 	for _, seg := range segs[:len(segs)-1] {
-		dead := s.dead(seg)
-		if dead == 0 {
+		if s.dead(seg) == 0 {
 			continue
 		}
 		if err := s.check(); err != nil {
@@ -59,7 +61,6 @@ func (s *Store) Compact(ctx context.Context, rules []engine.RetentionRule) (c en
 			}
 			return c, err
 		}
-		c.Removed += dead
 		c.Freed += freed
 	}
 	s.dropRemoved()

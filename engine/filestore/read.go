@@ -468,8 +468,8 @@ func (s *Store) readStream(state engine.StreamState, q engine.StreamQuery, dst [
 	last := list.version()
 	if !q.Backward {
 		v := max(q.From, 1)
-		if v <= list.first {
-			v = min(list.first+1, max(q.To+1, v)) // those before are gone
+		if v <= list.first { // those before are gone
+			v = max(v, min(list.first, q.To)+1)
 		}
 		if v > last || v > q.To {
 			return 0, v, nil

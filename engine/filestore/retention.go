@@ -48,22 +48,33 @@ func (s *Store) Delete(ctx context.Context, state engine.StreamState) error {
 // them all, and they take less than a group may.
 const controlsAtOnce = 1000
 
-// applyRules truncates streams as the rules say.
-func (s *Store) applyRules(ctx context.Context, rules []engine.RetentionRule) error {
+// applyRules truncates streams as the rules say, and returns how many events that removes.
+func (s *Store) applyRules(ctx context.Context, rules []engine.RetentionRule) (removed uint64, err error) {
 	if len(rules) == 0 {
-		return nil
+		return 0, nil
 	}
 	head := s.Head()
 	old := make([]engine.Position, len(rules)) // the newest that is too old
 	for i, rule := range rules {
 		if rule.MaxAge > 0 {
-			var err error
 			if old[i], err = s.before(time.Now().Add(-rule.MaxAge)); err != nil {
-				return err
+				return 0, err
 			}
 		}
 	}
 	var batch []control
+	var going uint64 // events that batch removes
+	flush := func() error {
+		if len(batch) == 0 {
+			return nil
+		}
+		err := s.control(ctx, batch...)
+		if err == nil {
+			removed += going
+		}
+		batch, going = nil, 0
+		return err
+	}
 	for _, st := range *s.streams.byNumber.Load() {
 		before := engine.Version(0)
 		for i, rule := range rules {
@@ -78,22 +89,20 @@ func (s *Store) applyRules(ctx context.Context, rules []engine.RetentionRule) er
 				before = max(before, list.first+engine.Version(list.upTo(old[i]))+1)
 			}
 		}
-		gone := true
-		s.streams.change(st, func(p *positions) { gone = before <= max(1, p.first+1, st.truncated) || st.isDeleted() })
-		if !gone {
-			batch = append(batch, control{kindTruncate, st.name, before})
-		}
-		if len(batch) == controlsAtOnce {
-			if err := s.control(ctx, batch...); err != nil {
-				return err
+		s.streams.change(st, func(p *positions) {
+			first := max(1, p.first+1, st.truncated) // the oldest that is not removed
+			if before > first && !st.isDeleted() {
+				batch = append(batch, control{kindTruncate, st.name, before})
+				going += uint64(before - first)
 			}
-			batch = nil
+		})
+		if len(batch) == controlsAtOnce {
+			if err := flush(); err != nil {
+				return removed, err
+			}
 		}
 	}
-	if len(batch) == 0 {
-		return nil
-	}
-	return s.control(ctx, batch...)
+	return removed, flush()
 }
 
 // before returns the position of the newest event that was stored before t, 0 if there is
