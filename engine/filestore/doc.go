@@ -103,6 +103,5 @@
 //
 // An engine stores the checkpoints of its handlers when they pause, stop or end, not while they run:
 // after a crash a handler gets everything again since then. It does not store parked events, and has no
-// calls for [engine.Retention], which the store itself implements. Repair cannot mend a damaged segment that
-// was compacted if a later one says what was truncated; it says so.
+// calls for [engine.Retention], which the store itself implements.
 package filestore
