@@ -95,13 +95,8 @@
 //
 // # Cost
 //
-// In memory, counted from the layout and not measured: about 10 bytes an event, 10 more if it has an
-// ID, about 170 a stream, and the tail and cache of [Options]. docs/bench has what was measured: 64 appenders
-// come to 0.87 of the rate of a plain file that is written and synced in groups of the same size.
-//
-// # Not there yet
-//
-// An engine stores the checkpoints of its handlers when they pause, stop or end, not while they run:
-// after a crash a handler gets everything again since then. It does not store parked events, and has no
-// calls for [engine.Retention], which the store itself implements.
+// In memory about 10 bytes an event (9.4 were measured at 10M events of 1,000 streams), 10 more if it
+// has an ID, about 170 a stream (counted from the layout), and the tail and cache of [Options]. docs/bench has
+// what was measured: 64 appenders come to 0.87 of the rate of a plain file that is written and synced in
+// groups of the same size, and 10M events open in a second.
 package filestore
