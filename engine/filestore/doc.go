@@ -22,9 +22,10 @@
 //     known to nobody, and a later sync that succeeds would prove nothing. Reading goes on. Open finds out.
 //   - A full disk is an error ([ErrFull]) of the appends that find it full, and of nothing else.
 //
-// There is one thing that no log can know: after a crash, whether the last batch on disk, if it
-// is damaged and nothing was written behind it, was torn by the crash or damaged later. Open takes it to be
-// torn, and says so. A store that was closed has no such doubt.
+// There is one thing that no log can know: after a crash, whether the end of the log was torn by
+// the crash or damaged later. Each batch vouches for those before it, so only damage that reaches to the very
+// end can be taken for a tear: of the last batch, or of a few if they stand in the bytes that are damaged.
+// Open cuts it, keeps it, and says so. A store that was closed has no such doubt.
 //
 // It relies on this: fsync and fdatasync do what they say; a write does not change bytes
 // outside its range; the file system is local. It does not rely on sectors being written

@@ -209,7 +209,11 @@ func (r *Repaired) cutSegment(x *examination) (segs []*segment, next engine.Posi
 		}
 		return append(segs, seg), good.next, nil
 	}
-	// A compacted segment cannot be written to: what is good of it is copied.
+	// A compacted segment cannot be written to: what is good of it is copied. Control records
+	// behind its last event that is left keep the positions that they had.
+	for _, it := range good.records {
+		good.next = max(good.next, it.pos+1)
+	}
 	f, err := create(s.fs, compactName)
 	if err != nil {
 		return nil, 0, err

@@ -33,6 +33,8 @@ type run struct {
 	parked  map[string][]engine.ParkedRecord
 	now     promise
 	refused bool // the last call was, with nothing stored
+	payload int  // most bytes of a payload, or so
+	batches []batchEnd
 }
 
 // promise is what must be found after a crash at some moment.
@@ -55,7 +57,7 @@ const forever = maxVersion
 
 func newRun(disk *crashfs.Disk, opts filestore.Options, seed uint64) *run {
 	return &run{
-		disk: disk, opts: opts, rng: rand.New(rand.NewPCG(seed, 2)),
+		disk: disk, opts: opts, rng: rand.New(rand.NewPCG(seed, 2)), payload: 300,
 		ends:   map[engine.Position]bool{0: true},
 		states: make(map[string]*engine.StreamState),
 		parked: make(map[string][]engine.ParkedRecord),
@@ -76,10 +78,12 @@ func (r *run) open() (err error) {
 }
 
 // mark notes the promise of this moment on the disk.
-func (r *run) mark() {
+func (r *run) mark() { r.disk.Mark(r.promised()) }
+
+func (r *run) promised() promise {
 	p := r.now
 	p.removed, p.maybe, p.handlers = maps.Clone(p.removed), maps.Clone(p.maybe), slices.Clone(p.handlers)
-	r.disk.Mark(p)
+	return p
 }
 
 func (r *run) state(name string) *engine.StreamState {
@@ -134,7 +138,7 @@ func (r *run) put(d engine.Durability) error {
 		w := &engine.Write{Stream: st, After: st.Version, Durability: d}
 		for i := range 1 + r.rng.IntN(4) {
 			f := fact{stream: name, version: st.Version + engine.Version(i) + 1, typ: "A"}
-			f.data = fmt.Appendf(nil, "%d %s", len(r.log)+1, bytes.Repeat([]byte{'x'}, r.rng.IntN(300)))
+			f.data = fmt.Appendf(nil, "%d %s", len(r.log)+1, bytes.Repeat([]byte{'x'}, r.rng.IntN(r.payload)))
 			if r.rng.IntN(3) == 0 {
 				f.id = fmt.Sprint("id-", f.version)
 			}
@@ -158,6 +162,8 @@ func (r *run) put(d engine.Durability) error {
 		if d == engine.Synced {
 			r.now.durable = end
 			r.mark()
+			file, bytes := r.active()
+			r.batches = append(r.batches, batchEnd{file, bytes, r.promised()})
 		}
 	case !errors.Is(err, engine.ErrOutcomeUnknown): // nothing is stored
 		r.log = r.log[:before]
@@ -300,6 +306,9 @@ func (r *run) judge(s *filestore.Store, p promise) error {
 		if err != nil || st.Version != versions[name] {
 			return fmt.Errorf("stream %q is at version %d, %w; want %d", name, st.Version, err, versions[name])
 		}
+		if err := r.judgeStream(s, st, p); err != nil {
+			return err
+		}
 		if st.Deleted && p.maybe[name] < forever || !st.Deleted && p.removed[name] == forever {
 			return fmt.Errorf("stream %q: deleted %v, was to be removed before %d, perhaps %d", name, st.Deleted, p.removed[name], p.maybe[name])
 		}
@@ -342,6 +351,40 @@ func (r *run) judgeLog(s *filestore.Store, p promise) error {
 		pos = next
 	}
 	return missing(from, head+1)
+}
+
+// judgeStream reads a stream from its first event that is left, and looks its IDs up.
+func (r *run) judgeStream(s *filestore.Store, st engine.StreamState, p promise) error {
+	dst := make([]engine.Event, 16)
+	want := engine.Version(0)
+	for v := engine.Version(1); v <= st.Version; {
+		n, next, err := s.ReadStream(context.Background(), st, engine.StreamQuery{From: v, To: st.Version}, dst)
+		if err != nil || next <= v {
+			return fmt.Errorf("read %q at %d: %d, next %d, %w", st.Name, v, n, next, err)
+		}
+		for i := range dst[:n] {
+			ev := &dst[i]
+			if want == 0 && ev.Version > 1 && ev.Version > p.maybe[st.Name] {
+				return fmt.Errorf("stream %q begins at version %d, truncated before %d", st.Name, ev.Version, p.maybe[st.Name])
+			}
+			if want > 0 && ev.Version != want {
+				return fmt.Errorf("stream %q has version %d where %d must come", st.Name, ev.Version, want)
+			}
+			want = ev.Version + 1
+			var found [1]engine.Version
+			if ev.ID == "" {
+				continue
+			}
+			if err := s.Find(context.Background(), st, []string{ev.ID}, found[:]); err != nil || found[0] != ev.Version {
+				return fmt.Errorf("%q of %q is found at version %d, %w; want %d", ev.ID, st.Name, found[0], err, ev.Version)
+			}
+		}
+		v = next
+	}
+	if want == 0 && st.Version > 0 && p.maybe[st.Name] <= st.Version || want > 0 && want != st.Version+1 {
+		return fmt.Errorf("stream %q is at version %d, its last event is %d", st.Name, st.Version, want-1)
+	}
+	return nil
 }
 
 // judgeHandlers looks whether checkpoints and parked lists are one of those that may be.
