@@ -26,6 +26,7 @@ func soak() int {
 // operation of the disk with many outcomes, and opens what is left, twice: all that was promised is there.
 // WEIR_SOAK multiplies the number of runs.
 func TestPowerCuts(t *testing.T) {
+	t.Parallel()
 	var cuts, torn atomic.Int64
 	t.Run("runs", func(t *testing.T) {
 		for seed := range uint64(25 * soak()) {
@@ -97,6 +98,7 @@ func (r *run) judgeTwice(left *crashfs.Disk, p promise) (first *filestore.Recove
 // TestFaults lets each call of the file system fail, one a run, with an error of the disk
 // and with a full disk, goes on as far as that goes, and opens the store again.
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	const seed, steps = 3, 60
 	script := func(r *run) (first error) {
 		note := func(err error) {
@@ -164,6 +166,7 @@ func onDisk(t testing.TB, disk *crashfs.Disk) *filestore.Store {
 // TestFailedCompaction lets each call of a compaction fail: whatever that breaks off, what
 // is not removed stays, at once and after opening again.
 func TestFailedCompaction(t *testing.T) {
+	t.Parallel()
 	for n := 0; ; n++ {
 		disk := crashfs.New()
 		s := onDisk(t, disk)

@@ -139,6 +139,7 @@ func specimens(t *testing.T) map[string]*specimen {
 // fails with an error that names the damage: never fewer events in silence. Without WEIR_SOAK it takes
 // every bit of what is near the ends of files and of the log, and samples between.
 func TestSmallLogMatrix(t *testing.T) {
+	t.Parallel()
 	stride := int64(211)
 	if os.Getenv("WEIR_SOAK") != "" {
 		stride = 1
