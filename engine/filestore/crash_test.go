@@ -28,8 +28,12 @@ func soak() int {
 func TestPowerCuts(t *testing.T) {
 	t.Parallel()
 	var cuts, torn atomic.Int64
+	runs := 25
+	if underRace {
+		runs = 4
+	}
 	t.Run("runs", func(t *testing.T) {
-		for seed := range uint64(25 * soak()) {
+		for seed := range uint64(runs * soak()) {
 			t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 				t.Parallel()
 				r := newRun(crashfs.New(), tiny, seed)
@@ -125,12 +129,15 @@ func TestFaults(t *testing.T) {
 	if err := script(whole); err != nil {
 		t.Fatal(err)
 	}
-	ops := whole.disk.Len()
+	ops, every := whole.disk.Len(), 1
+	if underRace {
+		every = 5
+	}
 	for _, errno := range []syscall.Errno{syscall.EIO, syscall.ENOSPC} {
 		t.Run(errno.Error(), func(t *testing.T) {
 			t.Parallel()
 			reported := 0
-			for n := range ops {
+			for n := 0; n < ops; n += every {
 				r := newRun(crashfs.New(), tiny, seed)
 				r.disk.Fail(func(op crashfs.Op) error {
 					if op.N == n {
@@ -150,7 +157,7 @@ func TestFaults(t *testing.T) {
 					t.Errorf("operation %d, reported as %v: %v", n, err, judged)
 				}
 			}
-			t.Logf("%d operations failed, %d of them were noticed by a caller", ops, reported)
+			t.Logf("%d operations failed, %d of them were noticed by a caller", (ops+every-1)/every, reported)
 		})
 	}
 }
@@ -167,7 +174,11 @@ func onDisk(t testing.TB, disk *crashfs.Disk) *filestore.Store {
 // is not removed stays, at once and after opening again.
 func TestFailedCompaction(t *testing.T) {
 	t.Parallel()
-	for n := 0; ; n++ {
+	every := 1
+	if underRace {
+		every = 7
+	}
+	for n := 0; ; n += every {
 		disk := crashfs.New()
 		s := onDisk(t, disk)
 		m := newModel(t, s, 9)
@@ -197,7 +208,7 @@ func TestFailedCompaction(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Logf("%d operations failed", n)
+			t.Logf("%d operations failed", n/every)
 			return
 		}
 	}
