@@ -34,9 +34,23 @@ import (
 // [ErrClosed]. In all of them nothing is stored. How durable the events are is said by Options.Durability,
 // or for one append by [WithDurability].
 func (e *Engine) Append(ctx context.Context, stream string, expected Expected, events ...NewEvent) (Result, error) {
-	cause, inside, ok := e.enter(ctx)
-	if !ok {
-		return Result{}, opError("append", stream, ErrClosed)
+	return e.call(ctx, stream, opAppend, func(r *request) error {
+		if err := checkName("append", "stream name", stream); err != nil {
+			return err
+		}
+		if !expected.valid() {
+			return invalid("append "+quote(stream), "expected version", expected, "Any, NoStream, StreamExists or Exactly(n)")
+		}
+		r.expected = expected
+		return e.fill(r, stream, events)
+	})
+}
+
+// call lets a request in, that prepare has filled, and gives it to the stream's owner.
+func (e *Engine) call(ctx context.Context, stream string, op requestOp, prepare func(*request) error) (res Result, err error) {
+	cause, inside, err := e.enter(ctx)
+	if err != nil {
+		return Result{}, opError(op.String(), stream, err)
 	}
 	abandoned := false
 	defer func() {
@@ -44,31 +58,49 @@ func (e *Engine) Append(ctx context.Context, stream string, expected Expected, e
 			e.gate.leave()
 		}
 	}()
-
 	r := e.requests.Get().(*request)
-	if err := e.prepare(ctx, r, stream, expected, events, cause); err != nil {
+	r.op = op
+	if err := e.ready(ctx, r, stream, cause, inside, prepare); err != nil {
 		e.free(r)
 		return Result{}, err
 	}
-	if err := ctx.Err(); err != nil {
-		e.free(r)
-		return Result{}, opError("append", stream, context.Cause(ctx))
-	}
-	if !inside {
-		if err := e.dispatcher.Admit(ctx); err != nil {
-			e.free(r)
-			return Result{}, opError("append", stream, err)
-		}
-	}
-	var res Result
-	var err error
 	res, abandoned, err = e.send(ctx, r, stream)
 	return res, err
 }
 
-// enter lets a call in that changes a stream, and reports whether it comes from inside a
+// ready makes a request ready to be sent. Prepare checks and fills in what is its own.
+func (e *Engine) ready(ctx context.Context, r *request, stream string, cause *dispatch.Delivery, inside bool, prepare func(*request) error) error {
+	wish, bad := e.wish(ctx)
+	if bad != nil {
+		return invalid(r.op.String()+" "+quote(stream), "durability", bad.Value, bad.Rule)
+	}
+	r.wish = wish
+	if cause != nil {
+		var err error
+		if r.from, err = e.causedBy(ctx, cause); err != nil {
+			return opError(r.op.String(), stream, err)
+		}
+	}
+	if err := prepare(r); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return opError(r.op.String(), stream, context.Cause(ctx))
+	}
+	if !inside {
+		if err := e.dispatcher.Admit(ctx); err != nil {
+			return opError(r.op.String(), stream, err)
+		}
+	}
+	return nil
+}
+
+// enter lets a call in that changes streams, and says whether it comes from inside a
 // handler. If it does let it in, somebody must call gate.leave.
-func (e *Engine) enter(ctx context.Context) (cause *dispatch.Delivery, inside, ok bool) {
+func (e *Engine) enter(ctx context.Context) (cause *dispatch.Delivery, inside bool, err error) {
+	if e.insideDecide() {
+		return nil, false, ErrInDecide
+	}
 	cause, inside = e.dispatcher.Inside(ctx)
 	refused := gateSealed
 	if !inside {
@@ -77,10 +109,10 @@ func (e *Engine) enter(ctx context.Context) (cause *dispatch.Delivery, inside, o
 	if !e.gate.enter(refused) {
 		// A handler may have lost its context on the way here; its goroutine tells.
 		if inside || !e.dispatcher.InsideGoroutine() || !e.gate.enter(gateSealed) {
-			return nil, false, false
+			return nil, false, ErrClosed
 		}
 	}
-	return cause, inside, true
+	return cause, inside, nil
 }
 
 // send gives a request to the stream's owner, and waits for the answer. The caller may have
@@ -118,33 +150,17 @@ func (e *Engine) send(ctx context.Context, r *request, stream string) (_ Result,
 	return res, false, err
 }
 
-// prepare checks the arguments and copies the events into r, so that the caller's slice
-// need not outlive the call and is not allocated.
-func (e *Engine) prepare(ctx context.Context, r *request, stream string, expected Expected, events []NewEvent, cause *dispatch.Delivery) error {
-	if err := checkName("append", "stream name", stream); err != nil {
-		return err
-	}
+// fill checks events and copies them into r, so that the caller's slice need not outlive
+// the call and is not allocated.
+func (e *Engine) fill(r *request, stream string, events []NewEvent) error {
 	bad := func(what string, value any, rule string) error {
-		return invalid("append "+quote(stream), what, value, rule)
+		return invalid(r.op.String()+" "+quote(stream), what, value, rule)
 	}
 	switch {
-	case !expected.valid():
-		return bad("expected version", expected, "Any, NoStream, StreamExists or Exactly(n)")
 	case len(events) == 0:
 		return bad("number of events", 0, fmt.Sprintf("1 to %d", e.opts.MaxEvents))
 	case len(events) > e.opts.MaxEvents:
 		return bad("number of events", len(events), fmt.Sprintf("at most %d", e.opts.MaxEvents))
-	}
-	wish, err := e.wish(ctx)
-	if err != nil {
-		return bad("durability", err.Value, err.Rule)
-	}
-	var from Metadata
-	if cause != nil {
-		var err error
-		if from, err = e.causedBy(ctx, cause); err != nil {
-			return opError("append", stream, err)
-		}
 	}
 	size := 0
 	tooLarge := func(i, size int) error {
@@ -158,11 +174,11 @@ func (e *Engine) prepare(ctx context.Context, r *request, stream string, expecte
 		}
 		t, err := e.types.ofEvent(ev)
 		if err != nil {
-			return ofEvent(stream, i, err)
+			return r.ofEvent(stream, i, err)
 		}
 		if ev.ID != "" {
 			if err := checkName("", "ID", ev.ID); err != nil {
-				return ofEvent(stream, i, err)
+				return r.ofEvent(stream, i, err)
 			}
 			r.ids = append(r.ids, ev.ID)
 		}
@@ -184,24 +200,23 @@ func (e *Engine) prepare(ctx context.Context, r *request, stream string, expecte
 			rec.Data = p
 		}
 		if rec.Meta.CorrelationID == "" {
-			rec.Meta.CorrelationID = from.CorrelationID
+			rec.Meta.CorrelationID = r.from.CorrelationID
 		}
 		if rec.Meta.CausationID == "" {
-			rec.Meta.CausationID = from.CausationID
+			rec.Meta.CausationID = r.from.CausationID
 		}
 		r.write.Events = append(r.write.Events, rec)
 	}
 	if id, twice := repeated(r.ids); twice {
 		return bad("event ID", id, "different IDs within one append")
 	}
-	r.expected, r.wish = expected, wish
 	return nil
 }
 
-// ofEvent says of an error with an event of an append which one it is.
-func ofEvent(stream string, i int, err error) error {
+// ofEvent says of an error with an event of a request which one it is.
+func (r *request) ofEvent(stream string, i int, err error) error {
 	if bad, ok := err.(*InvalidError); ok && bad.Op == "" {
-		bad.Op, bad.What = "append "+quote(stream), fmt.Sprintf("%s of event %d", bad.What, i+1)
+		bad.Op, bad.What = r.op.String()+" "+quote(stream), fmt.Sprintf("%s of event %d", bad.What, i+1)
 	}
 	return err
 }
@@ -226,7 +241,9 @@ func (e *Engine) causedBy(ctx context.Context, cause *dispatch.Delivery) (_ Meta
 // mailbox. It is pooled: whoever calls free must know that nobody else has it.
 type request struct {
 	op       requestOp
-	before   Version // of opTruncate
+	before   Version  // of opTruncate
+	command  command  // of opExecute
+	from     Metadata // what new events were caused by
 	expected Expected
 	ids      []string // of those events that have one
 	wish     Durability
@@ -263,7 +280,7 @@ func (e *Engine) free(r *request) {
 	}
 	r.write.Events, r.ids = r.write.Events[:0], r.ids[:0]
 	r.write.Stream = nil
-	r.op, r.before = opAppend, 0
+	r.op, r.before, r.command, r.from, r.expected = opAppend, 0, nil, Metadata{}, Any
 	r.result, r.err = Result{}, nil
 	r.left.Store(false)
 	e.requests.Put(r)

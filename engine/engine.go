@@ -28,7 +28,9 @@ type Engine struct {
 	checkpoints *checkpoints
 
 	streams  *shards[*stream]
-	requests sync.Pool // of *request
+	folds    *folds
+	deciding atomic.Int64 // calls of Decide that have not returned
+	requests sync.Pool    // of *request
 	gate     gate
 	// ctx is for calls of the backend that no caller's context bounds; cancelled when
 	// shutdown has run out of time.
@@ -65,6 +67,7 @@ func Open(opts Options) (*Engine, error) {
 		codecs:  codecs,
 		group:   actor.NewGroup(),
 		streams: newShards[*stream](),
+		folds:   newFolds(opts.CachedStates),
 		gate:    gate{zero: make(chan struct{}, 1)},
 		closing: make(chan struct{}),
 

@@ -18,6 +18,10 @@ var (
 	// ErrInHandler means that a handler called something that waits for handlers, itself
 	// among them. Shutdown has begun nevertheless; of the others nothing was done.
 	ErrInHandler = errors.New("engine: called from inside a handler")
+	// ErrInDecide means that the Decide function of a [Decider] called something that changes streams
+	// or waits for handlers, while its own stream waits for it. Nothing was done. Decide is to return
+	// the events; what else a command causes belongs into a handler.
+	ErrInDecide = errors.New("engine: called from inside a Decide function")
 )
 
 // Errors of Append.

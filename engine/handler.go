@@ -102,6 +102,9 @@ func handlerError(op string, h *Handler, err error) error {
 // stopped before the position, [ErrRemoved] when one is removed or was never there, [ErrClosed], or
 // [ErrInHandler] from inside a handler: handlers that wait for handlers could wait in a circle.
 func (e *Engine) Wait(ctx context.Context, pos Position, handlers ...string) error {
+	if e.insideDecide() {
+		return fmt.Errorf("engine: wait for position %d: %w", pos, ErrInDecide)
+	}
 	var wait []*dispatch.Handler[Event]
 	if len(handlers) == 0 {
 		for _, h := range e.dispatcher.Handlers() {

@@ -46,6 +46,10 @@ type Options struct {
 	// caller waits outside. Default 64, at most 65,536.
 	StreamMailbox int
 
+	// CachedStates is how many streams' folded states are kept for [Execute], those used least recently
+	// going first; a state has the size that its decider makes it. Default 10,000.
+	CachedStates int
+
 	// SlowCall is how long one call of a handler may run before the watchdog logs and
 	// counts it. Default 5s.
 	SlowCall time.Duration
@@ -88,6 +92,7 @@ func (o Options) withDefaults() (Options, error) {
 	count("MaxEvents", &o.MaxEvents, 10_000)
 	count("MaxBytes", &o.MaxBytes, 16<<20)
 	count("MaxIdleStreams", &o.MaxIdleStreams, 16<<10)
+	count("CachedStates", &o.CachedStates, 10_000)
 	count("StreamMailbox", &o.StreamMailbox, 64)
 	if most := 1 << 16; o.StreamMailbox > most {
 		errs = append(errs, invalid("open", "Options.StreamMailbox", o.StreamMailbox, fmt.Sprintf("at most %d", most)))

@@ -15,6 +15,7 @@ const (
 	opAppend requestOp = iota
 	opTruncate
 	opDelete
+	opExecute
 )
 
 func (o requestOp) String() string {
@@ -23,6 +24,8 @@ func (o requestOp) String() string {
 		return "truncate"
 	case opDelete:
 		return "delete"
+	case opExecute:
+		return "execute"
 	}
 	return "append"
 }
@@ -63,8 +66,8 @@ func (e *Engine) change(ctx context.Context, op requestOp, stream string, expect
 	if _, err := e.retention(); err != nil {
 		return opError(op.String(), stream, err)
 	}
-	if _, _, ok := e.enter(ctx); !ok {
-		return opError(op.String(), stream, ErrClosed)
+	if _, _, err := e.enter(ctx); err != nil {
+		return opError(op.String(), stream, err)
 	}
 	abandoned := false
 	defer func() {
@@ -106,8 +109,8 @@ func (e *Engine) Compact(ctx context.Context) (_ Compaction, err error) {
 	if err != nil {
 		return Compaction{}, opError("compact", "", err)
 	}
-	if _, _, ok := e.enter(ctx); !ok {
-		return Compaction{}, opError("compact", "", ErrClosed)
+	if _, _, err := e.enter(ctx); err != nil {
+		return Compaction{}, opError("compact", "", err)
 	}
 	defer e.gate.leave()
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -124,6 +127,7 @@ func (e *Engine) Compact(ctx context.Context) (_ Compaction, err error) {
 
 func (e *Engine) compact(ctx context.Context, b Retention) (_ Compaction, err error) {
 	defer recovered(&err, "compact")
+	defer e.folds.dropAll() // rules may have removed events that are in them
 	return b.Compact(ctx, e.opts.Retention)
 }
 

@@ -60,7 +60,8 @@ func (e *Engine) Close() error {
 func (e *Engine) Shutdown(ctx context.Context) (Report, error) {
 	s := &e.shutdown
 	_, inside := e.dispatcher.Inside(ctx)
-	inside = inside || e.dispatcher.InsideGoroutine()
+	deciding := e.insideDecide()
+	inside = inside || deciding || e.dispatcher.InsideGoroutine()
 	s.Lock()
 	first := !s.begun
 	s.begun = true
@@ -76,7 +77,10 @@ func (e *Engine) Shutdown(ctx context.Context) (Report, error) {
 	case first:
 		e.runShutdown(ctx)
 	}
-	if inside {
+	switch {
+	case deciding:
+		return Report{}, fmt.Errorf("engine: shutdown: %w", ErrInDecide)
+	case inside:
 		return Report{}, fmt.Errorf("engine: shutdown: %w", ErrInHandler)
 	}
 	select {

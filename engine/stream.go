@@ -45,7 +45,11 @@ func (s *stream) Receive(reqs []*request) {
 	for i, r := range reqs {
 		if r.op != opAppend {
 			s.commit(b) // what came before it
-			s.remove(&reqs[i])
+			if r.op == opExecute {
+				s.execute(&reqs[i])
+			} else {
+				s.remove(&reqs[i])
+			}
 			continue
 		}
 		// What depends on writes that are not committed yet is decided once they are.
@@ -100,24 +104,29 @@ func (s *stream) load() (err error) {
 // accept decides about one append to the stream at version, and answers it unless it is to
 // be committed.
 func (s *stream) accept(req **request, version Version) bool {
-	r := *req
+	res, done, err := s.check(*req, version)
+	if done {
+		answer(req, res, err)
+	}
+	return !done
+}
+
+// check decides about new events of the stream at version. Done says that they are not to be
+// committed, and the rest why.
+func (s *stream) check(r *request, version Version) (res Result, done bool, err error) {
 	if s.state.Deleted {
-		answer(req, Result{}, &StreamDeletedError{s.name()})
-		return false
+		return Result{}, true, &StreamDeletedError{s.name()}
 	}
 	if len(r.ids) > 0 {
-		res, dup, err := s.duplicate(r)
-		if err != nil || dup {
-			answer(req, res, err)
-			return false
+		if res, dup, err := s.duplicate(r); err != nil || dup {
+			return res, true, err
 		}
 	}
 	if !r.expected.met(version) {
-		answer(req, Result{}, &VersionConflictError{Stream: s.name(), Expected: r.expected, Actual: version})
-		return false
+		return Result{}, true, &VersionConflictError{Stream: s.name(), Expected: r.expected, Actual: version}
 	}
 	r.write.Stream, r.write.After, r.write.Durability = &s.state, version, r.wish
-	return true
+	return Result{}, false, nil
 }
 
 // duplicate looks for the append's event IDs in the stream.
@@ -174,6 +183,7 @@ func (s *stream) remove(req **request) {
 		return
 	}
 	err := s.eng.remove(r.op, s.state, r.before)
+	s.eng.folds.drop(s.name())
 	s.forget() // Ref may be another one now
 	if err != nil {
 		err = opError(op, s.name(), err)

@@ -1,0 +1,219 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"time"
+)
+
+// execute gives a command to the stream's owner.
+func (e *Engine) execute(ctx context.Context, stream string, cmd command) (Result, error) {
+	if err := checkName("execute", "stream name", stream); err != nil {
+		return Result{}, err
+	}
+	return e.call(ctx, stream, opExecute, func(r *request) error {
+		r.command = cmd
+		return nil
+	})
+}
+
+// execute lets a command be decided, and stores what comes of it. Owner.
+func (s *stream) execute(req **request) {
+	var res Result
+	var err error
+	for try := 0; ; try++ {
+		var again bool
+		res, again, err = s.executeOnce(req)
+		if *req == nil {
+			return // it is answered
+		}
+		if !again || try == retries {
+			break
+		}
+		s.wait(try)
+	}
+	answer(req, res, err)
+}
+
+// executeOnce decides on the state that the backend has now. Again says that another
+// writer of a shared backend was faster. With success it answers.
+func (s *stream) executeOnce(req **request) (res Result, again bool, err error) {
+	r, e := *req, s.eng
+	if e.caps.Shared {
+		s.forget() // others may have written
+	}
+	if err := s.load(); err != nil {
+		return Result{}, false, opError("execute", s.name(), err)
+	}
+	if s.state.Deleted {
+		return Result{}, false, &StreamDeletedError{s.name()}
+	}
+	f, err := s.fold(r.command)
+	if err != nil {
+		return Result{}, false, opError("execute", s.name(), err)
+	}
+	events, panicked, err := s.decide(r.command, f)
+	if panicked {
+		e.folds.drop(s.name()) // whatever it has done to the state
+	}
+	if err != nil {
+		return Result{}, false, err // the user's own
+	}
+	if len(events) == 0 {
+		return Result{Last: s.state.Version}, false, nil
+	}
+	r.write.Events, r.ids = r.write.Events[:0], r.ids[:0]
+	if err := e.fill(r, s.name(), events); err != nil {
+		return Result{}, false, err
+	}
+	if res, done, err := s.check(r, s.state.Version); done {
+		return res, false, err
+	}
+	if err := s.tryCommit(r.one[:]); err != nil {
+		_, conflict := errors.AsType[*VersionConflictError](err)
+		return Result{}, conflict, opError("execute", s.name(), err)
+	}
+	s.evolve(f, &r.write)
+	s.committed([]**request{req})
+	return Result{}, false, nil
+}
+
+// wait lets other writers of a shared backend go first: about a millisecond, and twice as
+// much each time, at random so that two do not meet for ever.
+func (s *stream) wait(try int) {
+	most := time.Millisecond << min(try, 6)
+	timer := time.NewTimer(time.Duration(rand.Int64N(int64(most))))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-s.eng.ctx.Done():
+	}
+}
+
+// fold returns the state of the stream at its present version.
+func (s *stream) fold(cmd command) (f folded, err error) {
+	e := s.eng
+	defer func() {
+		if err != nil {
+			e.folds.drop(s.name())
+		}
+	}()
+	defer recovered(&err, "evolve")
+	f = e.folds.get(s.name(), cmd.decider())
+	if f == nil || f.version() > s.state.Version {
+		f = cmd.begin()
+	} else if f.version() == s.state.Version {
+		return f, nil
+	}
+	buf := chunks.Get().(*[chunk]Event)
+	defer func() {
+		clear(buf[:])
+		chunks.Put(buf)
+	}()
+	for next := f.version() + 1; next <= s.state.Version; {
+		n, after, err := e.backend.ReadStream(e.ctx, s.state, StreamQuery{From: next, To: s.state.Version}, buf[:])
+		if err != nil {
+			return nil, err
+		}
+		for i := range buf[:n] {
+			if e.caps.Encoded {
+				if err := e.decode(&buf[i], nil); err != nil {
+					return nil, err
+				}
+			}
+			f.evolve(buf[i])
+		}
+		if after == next {
+			break
+		}
+		next = after
+	}
+	e.folds.put(s.name(), cmd.decider(), f)
+	return f, nil
+}
+
+// evolve takes the events that were just stored into a fold. They are stored whatever
+// happens here: a fold that fails is dropped, and made anew for the next command.
+func (s *stream) evolve(f folded, w *Write) {
+	e := s.eng
+	whole := false
+	defer func() {
+		if !whole {
+			e.folds.drop(s.name())
+		}
+	}()
+	var err error
+	defer recovered(&err, "evolve")
+	for i := range w.Events {
+		rec := &w.Events[i]
+		ev := Event{
+			Stream: s.name(), Version: w.After + Version(i) + 1, Position: w.Position + Position(i),
+			Type: rec.Type, ID: rec.ID, Time: w.Time, Data: rec.Data, Meta: rec.Meta,
+		}
+		if e.caps.Encoded { // as it will be read, and not as it was given
+			if err := e.decode(&ev, nil); err != nil {
+				return
+			}
+		}
+		f.evolve(ev)
+	}
+	whole = true
+}
+
+// decide calls the user's Decide.
+func (s *stream) decide(cmd command, f folded) (events []NewEvent, panicked bool, err error) {
+	s.eng.deciding.Add(1)
+	defer s.eng.deciding.Add(-1)
+	panicked = true
+	defer recovered(&err, "decide")
+	events, err = callDecide(cmd, f)
+	return events, false, err
+}
+
+// callDecide marks the stack: who finds decidePC there is called by Decide.
+//
+//go:noinline
+func callDecide(cmd command, f folded) ([]NewEvent, error) {
+	events, err := cmd.decide(f)
+	return events, err
+}
+
+// decidePC is where Decide returns to in callDecide.
+var decidePC = func() uintptr {
+	var p probe
+	callDecide(&p, nil)
+	return p.pc
+}()
+
+// probe is a command that finds out who calls it.
+type probe struct{ pc uintptr }
+
+func (p *probe) decider() any  { return nil }
+func (p *probe) begin() folded { return nil }
+func (p *probe) decide(folded) ([]NewEvent, error) {
+	var pcs [1]uintptr
+	runtime.Callers(2, pcs[:])
+	p.pc = pcs[0]
+	return nil, nil
+}
+
+// insideDecide reports whether a Decide of this engine has called, in this goroutine. The
+// stack is looked through, about 0.5 µs, only while some stream decides.
+func (e *Engine) insideDecide() bool {
+	if e.deciding.Load() == 0 {
+		return false
+	}
+	var pcs [64]uintptr
+	for skip := 2; ; skip += len(pcs) {
+		n := runtime.Callers(skip, pcs[:])
+		if slices.Contains(pcs[:n], decidePC) {
+			return true
+		}
+		if n < len(pcs) {
+			return false
+		}
+	}
+}
