@@ -280,7 +280,7 @@ func (e *Engine) free(r *request) {
 	}
 	r.write.Events, r.ids = r.write.Events[:0], r.ids[:0]
 	r.write.Stream = nil
-	r.op, r.before, r.command, r.from, r.expected = opAppend, 0, nil, Metadata{}, Any
+	r.op, r.before, r.command, r.from = opAppend, 0, nil, Metadata{}
 	r.result, r.err = Result{}, nil
 	r.left.Store(false)
 	e.requests.Put(r)

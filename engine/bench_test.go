@@ -3,6 +3,7 @@ package engine_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync"
@@ -391,6 +392,79 @@ func BenchmarkEncoded(b *testing.B) {
 				}
 			}
 			report(b, b.N*events, unmarshal, "x-unmarshal")
+		})
+	}
+}
+
+// BenchmarkExecute measures commands to one stream of 1,000 events, each of which adds one,
+// against the way that needs no decider: read the stream, decide, append with the version that was
+// read, and again if somebody was faster. Read x-retry: the time, as a part of that way's.
+func BenchmarkExecute(b *testing.B) {
+	d := &engine.Decider[int, int]{
+		Evolve: func(n int, ev engine.Event) int { return n + ev.Data.(int) },
+		Decide: func(_ int, n int) ([]engine.NewEvent, error) {
+			return []engine.NewEvent{{Type: "Added", Data: n}}, nil
+		},
+	}
+	const events = 1000
+	fill := func(b *testing.B) *engine.Engine {
+		e := open(b, 0)
+		for range events {
+			if _, err := e.Append(b.Context(), "sum-1", engine.Any, engine.NewEvent{Type: "Added", Data: 1}); err != nil {
+				b.Fatal(err)
+			}
+		}
+		return e
+	}
+	for _, callers := range []int{1, 64} {
+		run := func(b *testing.B, n int, do func() error) time.Duration {
+			var left atomic.Int64
+			left.Store(int64(n))
+			began := time.Now()
+			var all sync.WaitGroup
+			for range callers {
+				all.Go(func() {
+					for left.Add(-1) >= 0 {
+						if err := do(); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			}
+			all.Wait()
+			return time.Since(began)
+		}
+		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
+			e := fill(b)
+			defer e.Close()
+			b.ReportAllocs()
+			b.ResetTimer()
+			took := run(b, b.N, func() error {
+				_, err := engine.Execute(b.Context(), e, d, "sum-1", 1)
+				return err
+			})
+			b.StopTimer()
+			tries := min(b.N, 2000) // each makes the stream longer
+			other := fill(b)
+			defer other.Close()
+			var retries atomic.Int64
+			plain := run(b, tries, func() error {
+				for {
+					n, at, err := engine.Load(b.Context(), other, d, "sum-1")
+					if err != nil {
+						return err
+					}
+					events, _ := d.Decide(n, 1)
+					_, err = other.Append(b.Context(), "sum-1", engine.Exactly(at), events...)
+					if _, conflict := errors.AsType[*engine.VersionConflictError](err); !conflict {
+						return err
+					}
+					retries.Add(1)
+				}
+			})
+			b.ReportMetric(took.Seconds()/float64(b.N)/(plain.Seconds()/float64(tries)), "x-retry")
+			b.ReportMetric(float64(retries.Load())/float64(tries), "retries/op")
 		})
 	}
 }

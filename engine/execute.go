@@ -15,7 +15,7 @@ func (e *Engine) execute(ctx context.Context, stream string, cmd command) (Resul
 		return Result{}, err
 	}
 	return e.call(ctx, stream, opExecute, func(r *request) error {
-		r.command = cmd
+		r.command, r.expected = cmd, Any
 		return nil
 	})
 }

@@ -2,3 +2,14 @@ package engine
 
 // CheckpointFailures returns how many saves have failed.
 func (e *Engine) CheckpointFailures() int { return int(e.checkpoints.failed.Load()) }
+
+// CachedStates returns how many folded states are kept.
+func (e *Engine) CachedStates() (n int) {
+	for i := range e.folds.shard {
+		sh := &e.folds.shard[i]
+		sh.mu.Lock()
+		n += sh.order.Len()
+		sh.mu.Unlock()
+	}
+	return n
+}
