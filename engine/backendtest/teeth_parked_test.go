@@ -557,10 +557,16 @@ func retentionDefects() []defect {
 				return b.handle.Compact(ctx, list)
 			}
 			b.readAll = func(q engine.Query, dst []engine.Event) (int, engine.Position, error) {
-				if compacted.CompareAndSwap(true, false) {
+				if compacted.Load() {
 					return 0, q.From, errors.New("file already closed")
 				}
 				return b.handle.ReadAll(ctx, q, dst)
+			}
+			b.readStream = func(s engine.StreamState, q engine.StreamQuery, dst []engine.Event) (int, engine.Version, error) {
+				if compacted.Load() {
+					return 0, q.From, errors.New("file already closed")
+				}
+				return b.handle.ReadStream(ctx, s, q, dst)
 			}
 		}, "compact-concurrently"),
 
