@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/weirstore/weir/engine"
@@ -149,9 +149,20 @@ func parkedDefects() []defect {
 				defer mu.Unlock()
 				return slices.Clone(lists[handler])
 			}
+			meet := make(map[string]chan struct{}) // two who change one list at once
 			change := func(handler string, fn func([]engine.ParkedRecord) []engine.ParkedRecord) error {
 				list := fn(get(handler))
-				runtime.Gosched()
+				mu.Lock()
+				if meet[handler] == nil {
+					meet[handler] = make(chan struct{})
+				}
+				other := meet[handler]
+				mu.Unlock()
+				select {
+				case other <- struct{}{}:
+				case <-other:
+				case <-time.After(time.Millisecond):
+				}
 				mu.Lock()
 				defer mu.Unlock()
 				lists[handler] = list
@@ -524,22 +535,13 @@ func retentionDefects() []defect {
 		}, "compact-by-age"),
 
 		breaks("compaction loses what is stored meanwhile", func(b *broken) {
-			var mu sync.Mutex
-			compacting := false
+			var compacted atomic.Bool
 			b.compact = func(ctx context.Context, list []engine.RetentionRule) (engine.Compaction, error) {
-				mu.Lock()
-				compacting = true
-				mu.Unlock()
-				runtime.Gosched()
-				mu.Lock()
-				compacting = false
-				mu.Unlock()
+				compacted.Store(true)
 				return b.handle.Compact(ctx, list)
 			}
 			b.commit = func(ctx context.Context, writes []*engine.Write) error {
-				mu.Lock()
-				lost := compacting
-				mu.Unlock()
+				lost := compacted.CompareAndSwap(true, false)
 				if err := b.handle.Commit(ctx, writes); err != nil || !lost {
 					return err
 				}
@@ -549,22 +551,22 @@ func retentionDefects() []defect {
 			}
 		}, "compact-concurrently"),
 		breaks("compaction stops readers", func(b *broken) {
-			var mu sync.Mutex
-			compacting := false
-			set := func(on bool) { mu.Lock(); compacting = on; mu.Unlock() }
+			var compacted atomic.Bool
 			b.compact = func(ctx context.Context, list []engine.RetentionRule) (engine.Compaction, error) {
-				set(true)
-				defer set(false)
-				runtime.Gosched()
+				compacted.Store(true)
 				return b.handle.Compact(ctx, list)
 			}
 			b.readAll = func(q engine.Query, dst []engine.Event) (int, engine.Position, error) {
-				mu.Lock()
-				defer mu.Unlock()
-				if compacting {
+				if compacted.Load() {
 					return 0, q.From, errors.New("file already closed")
 				}
 				return b.handle.ReadAll(ctx, q, dst)
+			}
+			b.readStream = func(s engine.StreamState, q engine.StreamQuery, dst []engine.Event) (int, engine.Version, error) {
+				if compacted.Load() {
+					return 0, q.From, errors.New("file already closed")
+				}
+				return b.handle.ReadStream(ctx, s, q, dst)
 			}
 		}, "compact-concurrently"),
 

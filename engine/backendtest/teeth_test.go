@@ -434,7 +434,9 @@ func orderDefects() []defect {
 					late[w.Position] = true
 				}
 				mu.Unlock()
-				runtime.Gosched()
+				for range 20 { // long enough for somebody to look
+					runtime.Gosched()
+				}
 				mu.Lock()
 				defer mu.Unlock()
 				for _, w := range writes {
