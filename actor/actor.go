@@ -44,10 +44,16 @@ const yields = 4
 // mailbox is full, until there is room or ctx is done; it does not wait for m to be
 // handled, unless the actor is lent to it ([Config.Lend]). After an error ([ErrStopped], or
 // ctx's cause) m was not accepted.
-func (a *Actor[M]) Send(ctx context.Context, m M) error {
+func (a *Actor[M]) Send(ctx context.Context, m M) error { return a.send(ctx, m, a.sys.cfg.Lend) }
+
+// Post is Send by which the actor is never lent: m is handled in the owner's goroutine, so
+// its Receive may wait for what the sender does next.
+func (a *Actor[M]) Post(ctx context.Context, m M) error { return a.send(ctx, m, false) }
+
+func (a *Actor[M]) send(ctx context.Context, m M, lend bool) error {
 	for {
 		act := a.active.Load()
-		if act == nil && a.sys.cfg.Lend {
+		if act == nil && lend {
 			if a.active.CompareAndSwap(nil, a.sys.lent) {
 				return a.borrow(m)
 			}

@@ -207,6 +207,7 @@ func (e *Engine) fill(r *request, stream string, events []NewEvent) error {
 		}
 		r.write.Events = append(r.write.Events, rec)
 	}
+	r.size = size
 	if id, twice := repeated(r.ids); twice {
 		return bad("event ID", id, "different IDs within one append")
 	}
@@ -243,9 +244,11 @@ type request struct {
 	op       requestOp
 	before   Version  // of opTruncate
 	command  command  // of opExecute
+	held     *held    // of opHold
 	from     Metadata // what new events were caused by
 	expected Expected
 	ids      []string // of those events that have one
+	size     int      // bytes of the events, as Options.MaxBytes counts them
 	wish     Durability
 	write    Write
 	one      [1]*Write     // &write, so that a commit of one request allocates nothing
@@ -280,7 +283,7 @@ func (e *Engine) free(r *request) {
 	}
 	r.write.Events, r.ids = r.write.Events[:0], r.ids[:0]
 	r.write.Stream = nil
-	r.op, r.before, r.command, r.from = opAppend, 0, nil, Metadata{}
+	r.op, r.before, r.command, r.held, r.from = opAppend, 0, nil, nil, Metadata{}
 	r.result, r.err = Result{}, nil
 	r.left.Store(false)
 	e.requests.Put(r)

@@ -16,6 +16,7 @@ const (
 	opTruncate
 	opDelete
 	opExecute
+	opHold
 )
 
 func (o requestOp) String() string {
@@ -26,6 +27,8 @@ func (o requestOp) String() string {
 		return "delete"
 	case opExecute:
 		return "execute"
+	case opHold:
+		return "commit"
 	}
 	return "append"
 }

@@ -45,9 +45,12 @@ func (s *stream) Receive(reqs []*request) {
 	for i, r := range reqs {
 		if r.op != opAppend {
 			s.commit(b) // what came before it
-			if r.op == opExecute {
+			switch r.op {
+			case opExecute:
 				s.execute(&reqs[i])
-			} else {
+			case opHold:
+				s.hold(&reqs[i])
+			default:
 				s.remove(&reqs[i])
 			}
 			continue
@@ -220,18 +223,17 @@ func (s *stream) commit(b *batch) {
 // committed answers what is stored and tells the dispatcher.
 func (s *stream) committed(reqs []**request) {
 	for _, req := range reqs {
-		r := *req
-		n := len(r.write.Events)
-		s.eng.appended.Add(uint64(n))
-		s.state.Version = r.write.After + Version(n)
-		answer(req, Result{
-			First:      r.write.After + 1,
-			Last:       s.state.Version,
-			Position:   r.write.Position + Position(n) - 1,
-			Durability: r.write.Durability,
-		}, nil)
+		answer(req, s.stored(&(*req).write), nil)
 	}
 	s.eng.dispatcher.Notify()
+}
+
+// stored takes note of a write that was committed.
+func (s *stream) stored(w *Write) Result {
+	n := len(w.Events)
+	s.eng.appended.Add(uint64(n))
+	s.state.Version = w.After + Version(n)
+	return Result{First: w.After + 1, Last: s.state.Version, Position: w.Position + Position(n) - 1, Durability: w.Durability}
 }
 
 // retry decides about an append anew, with the state that the backend has now.
