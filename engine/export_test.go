@@ -13,3 +13,6 @@ func (e *Engine) CachedStates() (n int) {
 	}
 	return n
 }
+
+// Deciding returns how many calls of Decide have not returned.
+func (e *Engine) Deciding() int { return int(e.deciding.Load()) }

@@ -351,6 +351,47 @@ func TestCommitWhatCannotBe(t *testing.T) {
 	}
 }
 
+// elsewhere stores an event as another process does.
+func (b *crowded) elsewhere(t *testing.T, stream string, n int) {
+	t.Helper()
+	now, err := b.Load(t.Context(), stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := b.TypeID("added")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &engine.Write{Stream: &now, After: now.Version, Events: []engine.Record{{Type: "added", TypeID: id, Data: added{n}}}}
+	if err := b.Memory.Commit(t.Context(), []*engine.Write{w}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestSharedBackendIsLookedAt: what others have stored is decided on, also where that
+// leads to a refusal, which no conflict would correct.
+func TestSharedBackendIsLookedAt(t *testing.T) {
+	b := &crowded{Memory: engine.NewMemory()}
+	e := quietEngine(t, engine.Options{Backend: b})
+	defer mustClose(t, e)
+	var folded atomic.Int64
+	d := adder(&folded)
+	if _, err := engine.Execute(t.Context(), e, d, "a-1", 1); err != nil {
+		t.Fatal(err)
+	}
+	b.elsewhere(t, "a-1", 10)
+	if _, err := engine.Execute(t.Context(), e, d, "a-1", -11); err != nil {
+		t.Errorf("Execute after another process: %v", err)
+	}
+	b.elsewhere(t, "a-1", 1)
+	if _, err := e.Commit(t.Context(), engine.Tx{Writes: []engine.TxWrite{write("a-1", engine.Exactly(4), 1)}}); err != nil {
+		t.Errorf("Commit after another process: %v", err)
+	}
+	if n := e.Deciding(); n != 0 {
+		t.Errorf("%d commands are being decided for ever", n)
+	}
+}
+
 // TestCommitOnASharedBackend: what cannot be promised is refused, and what others were
 // faster with is decided anew.
 func TestCommitOnASharedBackend(t *testing.T) {
