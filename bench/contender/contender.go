@@ -22,14 +22,14 @@ type Event struct {
 	Seq uint64 // 1, 2, 3, … within the key
 }
 
-// eventSize is the size of an encoded event in bytes, without filler.
-const eventSize = 16
+// EventSize is the size of an encoded event in bytes, without filler.
+const EventSize = 16
 
 // AppendTo appends the event to b as size bytes, at least 16; what is beyond is zeros.
 func (e Event) AppendTo(b []byte, size int) []byte {
 	b = binary.LittleEndian.AppendUint64(b, e.Key)
 	b = binary.LittleEndian.AppendUint64(b, e.Seq)
-	for range size - eventSize {
+	for range size - EventSize {
 		b = append(b, 0)
 	}
 	return b
@@ -114,20 +114,16 @@ type Entry struct {
 // Fits reports whether the contender can do what a work needs.
 func (e Entry) Fits(needs Ability) bool { return e.Can&needs == needs }
 
-// All returns every contender, Weir first, the limits last.
+// All returns Weir and the limits; package peers has the others.
 func All() []Entry {
 	return []Entry{
 		weirMemory, weirFile,
-		jetStreamMemory,
-		watermillBus, eventBus,
-		jetStreamFile, pebbleLog, bboltLog, sqliteLog, walLog,
 		roundTrip, hop, mutexSlice, plainSlice, chunkedSlice, rawFile,
 	}
 }
 
 // Find returns the contender of that name.
-func Find(name string) (Entry, bool) {
-	all := All()
+func Find(all []Entry, name string) (Entry, bool) {
 	i := slices.IndexFunc(all, func(e Entry) bool { return e.Name == name })
 	if i < 0 {
 		return Entry{}, false

@@ -5,33 +5,36 @@ import (
 	"sync"
 )
 
-// grouped is for logs that do not themselves let one sync serve all who wait: a writer
+// Grouped is for logs that do not themselves let one sync serve all who wait: a writer
 // goroutine takes whatever requests are there, and commits them together. This is what a program that
 // uses such a log for many appenders would write.
-type grouped struct {
-	config   Config
-	requests chan *groupRequest
-	commit   func(group []*groupRequest) error
+type Grouped struct {
+	Config   Config
+	requests chan *GroupRequest
+	commit   func(group []*GroupRequest) error
 	wg       sync.WaitGroup
 }
 
-type groupRequest struct {
-	stream int
-	events []Event
+// GroupRequest is an append that waits for its answer.
+type GroupRequest struct {
+	Stream int
+	Events []Event
 	done   chan error // capacity 1: the writer never waits for a producer
 }
 
-func newGrouped(c Config, commit func(group []*groupRequest) error) *grouped {
-	g := &grouped{config: c, commit: commit, requests: make(chan *groupRequest, max(1, c.Producers))}
+// NewGrouped starts the writer. commit is called by it alone, and stores a group or returns the error
+// that all of its producers get.
+func NewGrouped(c Config, commit func(group []*GroupRequest) error) *Grouped {
+	g := &Grouped{Config: c, commit: commit, requests: make(chan *GroupRequest, max(1, c.Producers))}
 	g.wg.Go(g.runWriter)
 	return g
 }
 
-func (g *grouped) runWriter() {
-	var group []*groupRequest
+func (g *Grouped) runWriter() {
+	var group []*GroupRequest
 	for r := range g.requests {
 		group = append(group[:0], r)
-		if g.config.Producers > 1 {
+		if g.Config.Producers > 1 {
 			group = g.drain(group)
 		}
 		err := g.commit(group)
@@ -43,8 +46,8 @@ func (g *grouped) runWriter() {
 
 // drain adds what waits. Producers that were just answered get a chance to ask again, as long as any
 // does: else groups would be small after each large one.
-func (g *grouped) drain(group []*groupRequest) []*groupRequest {
-	for before := 0; before < len(group) && len(group) < g.config.Producers; {
+func (g *Grouped) drain(group []*GroupRequest) []*GroupRequest {
+	for before := 0; before < len(group) && len(group) < g.Config.Producers; {
 		before = len(group)
 		runtime.Gosched()
 		for waiting := true; waiting; {
@@ -62,23 +65,23 @@ func (g *grouped) drain(group []*groupRequest) []*groupRequest {
 	return group
 }
 
-func (g *grouped) Producer() Producer {
-	return &groupedProducer{g.requests, groupRequest{done: make(chan error, 1)}}
+func (g *Grouped) Producer() Producer {
+	return &groupedProducer{g.requests, GroupRequest{done: make(chan error, 1)}}
 }
 
 type groupedProducer struct {
-	requests chan<- *groupRequest
-	request  groupRequest
+	requests chan<- *GroupRequest
+	request  GroupRequest
 }
 
 func (p *groupedProducer) Append(stream int, events []Event) error {
-	p.request.stream, p.request.events = stream, events
+	p.request.Stream, p.request.Events = stream, events
 	p.requests <- &p.request
 	return <-p.request.done
 }
 
-// stop ends the writer, when all producers have their answers.
-func (g *grouped) stop() {
+// Stop ends the writer, when all producers have their answers.
+func (g *Grouped) Stop() {
 	close(g.requests)
 	g.wg.Wait()
 }

@@ -16,7 +16,7 @@ var rawFile = Entry{
 // plainFile is a file of records without anything, filled with zeros before the clock
 // starts: a write that makes a file longer costs a journal entry at each sync.
 type plainFile struct {
-	*grouped
+	*Grouped
 	file *os.File
 	off  int64
 	buf  []byte
@@ -39,15 +39,15 @@ func openRawFile(c Config) (Bus, error) {
 		file.Close()
 		return nil, err
 	}
-	f.grouped = newGrouped(c, f.write)
+	f.Grouped = NewGrouped(c, f.write)
 	return f, nil
 }
 
-func (f *plainFile) write(group []*groupRequest) error {
+func (f *plainFile) write(group []*GroupRequest) error {
 	f.buf = f.buf[:0]
 	for _, r := range group {
-		for _, ev := range r.events {
-			f.buf = ev.AppendTo(f.buf, f.config.Size)
+		for _, ev := range r.Events {
+			f.buf = ev.AppendTo(f.buf, f.Config.Size)
 		}
 	}
 	if _, err := f.file.WriteAt(f.buf, f.off); err != nil {
@@ -62,13 +62,13 @@ func (f *plainFile) Read(fn func(Event)) error {
 	if _, err := f.file.ReadAt(data, 0); err != nil {
 		return err
 	}
-	for ; len(data) > 0; data = data[f.config.Size:] {
+	for ; len(data) > 0; data = data[f.Config.Size:] {
 		fn(Decode(data))
 	}
 	return nil
 }
 
 func (f *plainFile) Close() error {
-	f.stop()
+	f.Stop()
 	return f.file.Close()
 }

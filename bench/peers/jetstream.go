@@ -1,4 +1,4 @@
-package contender
+package peers
 
 import (
 	"context"
@@ -8,26 +8,28 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/weirstore/weir/bench/contender"
 )
 
-var jetStreamMemory = Entry{
-	Name: "JetStream memory", Kind: Peer,
-	Can:  Deliver | Keep | Concurrent | Apart,
+var jetStreamMemory = contender.Entry{
+	Name: "JetStream memory", Kind: contender.Peer,
+	Can:  contender.Deliver | contender.Keep | contender.Concurrent | contender.Apart,
 	Note: "server in the same process; 100 events an append are not atomic",
-	Open: func(c Config) (Bus, error) { return openJetStream(c, jetstream.MemoryStorage) },
+	Open: func(c contender.Config) (contender.Bus, error) { return openJetStream(c, jetstream.MemoryStorage) },
 }
 
-var jetStreamFile = Entry{
-	Name: "JetStream file", Kind: Logs,
-	Can:  Keep | Concurrent | Durable,
+var jetStreamFile = contender.Entry{
+	Name: "JetStream file", Kind: contender.Logs,
+	Can:  contender.Keep | contender.Concurrent | contender.Durable,
 	Note: "server in the same process, sync always",
-	Open: func(c Config) (Bus, error) { return openJetStream(c, jetstream.FileStorage) },
+	Open: func(c contender.Config) (contender.Bus, error) { return openJetStream(c, jetstream.FileStorage) },
 }
 
 // jetStream is a server without a port, and two connections to it: acknowledgements of
 // appends do not queue behind deliveries.
 type jetStream struct {
-	config             Config
+	Config             contender.Config
 	server             *server.Server
 	publish, subscribe *nats.Conn
 	js                 jetstream.JetStream
@@ -35,7 +37,7 @@ type jetStream struct {
 	consuming          []jetstream.ConsumeContext
 }
 
-func openJetStream(c Config, storage jetstream.StorageType) (Bus, error) {
+func openJetStream(c contender.Config, storage jetstream.StorageType) (contender.Bus, error) {
 	s, err := server.NewServer(&server.Options{
 		JetStream: true, StoreDir: c.Dir, SyncAlways: storage == jetstream.FileStorage,
 		DontListen: true, NoSigs: true, NoLog: true,
@@ -43,7 +45,7 @@ func openJetStream(c Config, storage jetstream.StorageType) (Bus, error) {
 	if err != nil {
 		return nil, err
 	}
-	j := &jetStream{config: c, server: s}
+	j := &jetStream{Config: c, server: s}
 	s.Start()
 	if !s.ReadyForConnections(30 * time.Second) {
 		j.Close()
@@ -79,12 +81,12 @@ func (j *jetStream) connect(storage jetstream.StorageType) (err error) {
 	if j.stream, err = readers.Stream(ctx, "events"); err != nil {
 		return err
 	}
-	for _, handler := range j.config.Handlers {
+	for _, handler := range j.Config.Handlers {
 		consumer, err := j.stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{})
 		if err != nil {
 			return err
 		}
-		consuming, err := consumer.Consume(func(m jetstream.Msg) { handler(Decode(m.Data())) })
+		consuming, err := consumer.Consume(func(m jetstream.Msg) { handler(contender.Decode(m.Data())) })
 		if err != nil {
 			return err
 		}
@@ -93,18 +95,18 @@ func (j *jetStream) connect(storage jetstream.StorageType) (err error) {
 	return nil
 }
 
-func (j *jetStream) Producer() Producer { return j }
+func (j *jetStream) Producer() contender.Producer { return j }
 
-func (j *jetStream) Append(stream int, events []Event) error {
-	subject := "events." + j.config.Streams[stream]
+func (j *jetStream) Append(stream int, events []contender.Event) error {
+	subject := "events." + j.Config.Streams[stream]
 	if len(events) == 1 {
-		_, err := j.js.Publish(context.Background(), subject, events[0].AppendTo(nil, j.config.Size))
+		_, err := j.js.Publish(context.Background(), subject, events[0].AppendTo(nil, j.Config.Size))
 		return err
 	}
 	futures := make([]jetstream.PubAckFuture, len(events))
 	for i, ev := range events {
 		var err error
-		if futures[i], err = j.js.PublishAsync(subject, ev.AppendTo(nil, j.config.Size)); err != nil {
+		if futures[i], err = j.js.PublishAsync(subject, ev.AppendTo(nil, j.Config.Size)); err != nil {
 			return err
 		}
 	}
@@ -118,7 +120,7 @@ func (j *jetStream) Append(stream int, events []Event) error {
 	return nil
 }
 
-func (j *jetStream) Read(fn func(Event)) error {
+func (j *jetStream) Read(fn func(contender.Event)) error {
 	ctx := context.Background()
 	info, err := j.stream.Info(ctx)
 	if err != nil {
@@ -138,7 +140,7 @@ func (j *jetStream) Read(fn func(Event)) error {
 		if err != nil {
 			return err
 		}
-		fn(Decode(m.Data()))
+		fn(contender.Decode(m.Data()))
 	}
 	return nil
 }

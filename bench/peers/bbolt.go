@@ -1,28 +1,30 @@
-package contender
+package peers
 
 import (
 	"encoding/binary"
 	"path/filepath"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/weirstore/weir/bench/contender"
 )
 
-var bboltLog = Entry{
-	Name: "bbolt", Kind: Logs,
-	Can:  Keep | Concurrent | Durable,
+var bboltLog = contender.Entry{
+	Name: "bbolt", Kind: contender.Logs,
+	Can:  contender.Keep | contender.Concurrent | contender.Durable,
 	Note: "no stream index; grouped by the benchmark, since DB.Batch waits for a timer",
 	Open: openBolt,
 }
 
 type bolt struct {
-	*grouped
+	*contender.Grouped
 	db   *bbolt.DB
 	last uint64
 }
 
 var boltBucket = []byte("events")
 
-func openBolt(c Config) (Bus, error) {
+func openBolt(c contender.Config) (contender.Bus, error) {
 	db, err := bbolt.Open(filepath.Join(c.Dir, "bolt.db"), 0o600, &bbolt.Options{
 		NoFreelistSync: true, FreelistType: bbolt.FreelistMapType, // both are the faster choice
 	})
@@ -38,20 +40,20 @@ func openBolt(c Config) (Bus, error) {
 		return nil, err
 	}
 	b := &bolt{db: db}
-	b.grouped = newGrouped(c, b.write)
+	b.Grouped = contender.NewGrouped(c, b.write)
 	return b, nil
 }
 
-func (b *bolt) write(group []*groupRequest) error {
+func (b *bolt) write(group []*contender.GroupRequest) error {
 	return b.db.Update(func(tx *bbolt.Tx) error {
 		bucket := tx.Bucket(boltBucket)
 		bucket.FillPercent = 1 // keys only ascend
 		for _, r := range group {
-			for _, ev := range r.events {
+			for _, ev := range r.Events {
 				b.last++
 				// bbolt keeps both slices until the transaction ends.
 				key := binary.BigEndian.AppendUint64(nil, b.last)
-				if err := bucket.Put(key, ev.AppendTo(make([]byte, 0, b.config.Size), b.config.Size)); err != nil {
+				if err := bucket.Put(key, ev.AppendTo(make([]byte, 0, b.Config.Size), b.Config.Size)); err != nil {
 					return err
 				}
 			}
@@ -60,16 +62,16 @@ func (b *bolt) write(group []*groupRequest) error {
 	})
 }
 
-func (b *bolt) Read(fn func(Event)) error {
+func (b *bolt) Read(fn func(contender.Event)) error {
 	return b.db.View(func(tx *bbolt.Tx) error {
 		return tx.Bucket(boltBucket).ForEach(func(_, data []byte) error {
-			fn(Decode(data))
+			fn(contender.Decode(data))
 			return nil
 		})
 	})
 }
 
 func (b *bolt) Close() error {
-	b.stop()
+	b.Stop()
 	return b.db.Close()
 }

@@ -1,4 +1,4 @@
-package contender
+package peers
 
 import (
 	"context"
@@ -7,11 +7,13 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/ThreeDotsLabs/watermill/pubsub/gochannel"
+
+	"github.com/weirstore/weir/bench/contender"
 )
 
-var watermillBus = Entry{
-	Name: "watermill gochannel", Kind: Buses,
-	Can:  Deliver | Concurrent,
+var watermillBus = contender.Entry{
+	Name: "watermill gochannel", Kind: contender.Buses,
+	Can:  contender.Deliver | contender.Concurrent,
 	Note: "stores nothing; publishing waits for acks, without which order is not kept",
 	Open: openWatermill,
 }
@@ -24,7 +26,7 @@ type watermillChannel struct {
 	wg     sync.WaitGroup
 }
 
-func openWatermill(c Config) (Bus, error) {
+func openWatermill(c contender.Config) (contender.Bus, error) {
 	w := &watermillChannel{pubsub: gochannel.NewGoChannel(gochannel.Config{
 		OutputChannelBuffer: 1024,
 		// Else each message is sent by a goroutine of its own, in any order.
@@ -38,7 +40,7 @@ func openWatermill(c Config) (Bus, error) {
 		}
 		w.wg.Go(func() {
 			for m := range messages {
-				handler(Decode(m.Payload))
+				handler(contender.Decode(m.Payload))
 				m.Ack()
 			}
 		})
@@ -46,13 +48,13 @@ func openWatermill(c Config) (Bus, error) {
 	return w, nil
 }
 
-func (w *watermillChannel) Producer() Producer { return w }
+func (w *watermillChannel) Producer() contender.Producer { return w }
 
-func (w *watermillChannel) Append(_ int, events []Event) error {
+func (w *watermillChannel) Append(_ int, events []contender.Event) error {
 	messages := make([]*message.Message, len(events))
 	for i, ev := range events {
 		// The UUID is for debugging and may be empty, says watermill.
-		messages[i] = message.NewMessage("", ev.AppendTo(make([]byte, 0, eventSize), eventSize))
+		messages[i] = message.NewMessage("", ev.AppendTo(make([]byte, 0, contender.EventSize), contender.EventSize))
 	}
 	return w.pubsub.Publish(topic, messages...)
 }

@@ -1,21 +1,23 @@
-package contender
+package peers
 
 import (
 	"database/sql"
 	"path/filepath"
 
 	_ "modernc.org/sqlite" // the driver "sqlite"
+
+	"github.com/weirstore/weir/bench/contender"
 )
 
-var sqliteLog = Entry{
-	Name: "SQLite (modernc)", Kind: Logs,
-	Can:  Keep | Concurrent | Durable,
+var sqliteLog = contender.Entry{
+	Name: "SQLite (modernc)", Kind: contender.Logs,
+	Can:  contender.Keep | contender.Concurrent | contender.Durable,
 	Note: "keeps a stream index; WAL, synchronous FULL; grouped by the benchmark",
 	Open: openSQLite,
 }
 
 type sqlite struct {
-	*grouped
+	*contender.Grouped
 	db       *sql.DB
 	insert   *sql.Stmt
 	last     int64
@@ -23,7 +25,7 @@ type sqlite struct {
 	buf      []byte
 }
 
-func openSQLite(c Config) (Bus, error) {
+func openSQLite(c contender.Config) (contender.Bus, error) {
 	db, err := sql.Open("sqlite", "file:"+filepath.Join(c.Dir, "events.db")+
 		"?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(30000)")
 	if err != nil {
@@ -38,11 +40,11 @@ func openSQLite(c Config) (Bus, error) {
 		db.Close()
 		return nil, err
 	}
-	s.grouped = newGrouped(c, s.write)
+	s.Grouped = contender.NewGrouped(c, s.write)
 	return s, nil
 }
 
-func (s *sqlite) write(group []*groupRequest) error {
+func (s *sqlite) write(group []*contender.GroupRequest) error {
 	tx, err := s.db.Begin()
 	if err != nil {
 		return err
@@ -50,11 +52,11 @@ func (s *sqlite) write(group []*groupRequest) error {
 	defer tx.Rollback()
 	insert := tx.Stmt(s.insert)
 	for _, r := range group {
-		for _, ev := range r.events {
+		for _, ev := range r.Events {
 			s.last++
-			s.versions[r.stream]++
-			s.buf = ev.AppendTo(s.buf[:0], s.config.Size)
-			if _, err := insert.Exec(s.last, s.config.Streams[r.stream], s.versions[r.stream], s.buf); err != nil {
+			s.versions[r.Stream]++
+			s.buf = ev.AppendTo(s.buf[:0], s.Config.Size)
+			if _, err := insert.Exec(s.last, s.Config.Streams[r.Stream], s.versions[r.Stream], s.buf); err != nil {
 				return err
 			}
 		}
@@ -62,7 +64,7 @@ func (s *sqlite) write(group []*groupRequest) error {
 	return tx.Commit()
 }
 
-func (s *sqlite) Read(fn func(Event)) error {
+func (s *sqlite) Read(fn func(contender.Event)) error {
 	rows, err := s.db.Query("SELECT data FROM events ORDER BY position")
 	if err != nil {
 		return err
@@ -73,13 +75,13 @@ func (s *sqlite) Read(fn func(Event)) error {
 		if err := rows.Scan(&data); err != nil {
 			return err
 		}
-		fn(Decode(data))
+		fn(contender.Decode(data))
 	}
 	return rows.Err()
 }
 
 func (s *sqlite) Close() error {
-	s.stop()
+	s.Stop()
 	s.insert.Close()
 	return s.db.Close()
 }

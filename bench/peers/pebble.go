@@ -1,4 +1,4 @@
-package contender
+package peers
 
 import (
 	"encoding/binary"
@@ -6,23 +6,25 @@ import (
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/weirstore/weir/bench/contender"
 )
 
-var pebbleLog = Entry{
-	Name: "Pebble", Kind: Logs,
-	Can:  Keep | Concurrent | Durable,
+var pebbleLog = contender.Entry{
+	Name: "Pebble", Kind: contender.Logs,
+	Can:  contender.Keep | contender.Concurrent | contender.Durable,
 	Note: "no stream index; a position may become readable before the one below it",
 	Open: openPebble,
 }
 
 // pebbleDB lets one sync serve all who wait by itself.
 type pebbleDB struct {
-	config Config
+	Config contender.Config
 	db     *pebble.DB
 	last   atomic.Uint64
 }
 
-func openPebble(c Config) (Bus, error) {
+func openPebble(c contender.Config) (contender.Bus, error) {
 	db, err := pebble.Open(filepath.Join(c.Dir, "pebble"), &pebble.Options{
 		MemTableSize: 64 << 20, // as its users set it for writing; the default is 4 MiB
 		Logger:       pebbleLogger{},
@@ -30,23 +32,23 @@ func openPebble(c Config) (Bus, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &pebbleDB{config: c, db: db}, nil
+	return &pebbleDB{Config: c, db: db}, nil
 }
 
-func (p *pebbleDB) Producer() Producer { return &pebbleProducer{pebbleDB: p} }
+func (p *pebbleDB) Producer() contender.Producer { return &pebbleProducer{pebbleDB: p} }
 
 type pebbleProducer struct {
 	*pebbleDB
 	key, value []byte
 }
 
-func (p *pebbleProducer) Append(_ int, events []Event) error {
+func (p *pebbleProducer) Append(_ int, events []contender.Event) error {
 	batch := p.db.NewBatch()
 	defer batch.Close()
 	first := p.last.Add(uint64(len(events))) - uint64(len(events)) + 1
 	for i, ev := range events {
 		p.key = binary.BigEndian.AppendUint64(p.key[:0], first+uint64(i))
-		p.value = ev.AppendTo(p.value[:0], p.config.Size)
+		p.value = ev.AppendTo(p.value[:0], p.Config.Size)
 		if err := batch.Set(p.key, p.value, nil); err != nil { // a copy
 			return err
 		}
@@ -54,7 +56,7 @@ func (p *pebbleProducer) Append(_ int, events []Event) error {
 	return batch.Commit(pebble.Sync)
 }
 
-func (p *pebbleDB) Read(fn func(Event)) error {
+func (p *pebbleDB) Read(fn func(contender.Event)) error {
 	it, err := p.db.NewIter(nil)
 	if err != nil {
 		return err
@@ -65,7 +67,7 @@ func (p *pebbleDB) Read(fn func(Event)) error {
 			it.Close()
 			return err
 		}
-		fn(Decode(data))
+		fn(contender.Decode(data))
 	}
 	return it.Close()
 }
