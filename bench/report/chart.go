@@ -1,0 +1,204 @@
+package report
+
+import (
+	"image/color"
+	"io"
+	"slices"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg/vgsvg"
+
+	"github.com/weirstore/weir/bench/contender"
+)
+
+var colors = map[contender.Kind]color.Color{
+	contender.Weir:  color.RGBA{0x1f, 0x77, 0xb4, 0xff},
+	contender.Peer:  color.RGBA{0xff, 0x9f, 0x40, 0xff},
+	contender.Buses: color.RGBA{0xd9, 0x6c, 0x5f, 0xff},
+	contender.Logs:  color.RGBA{0x8c, 0x6b, 0xb1, 0xff},
+	contender.Limit: color.RGBA{0xb0, 0xb0, 0xb0, 0xff},
+}
+
+// Rates draws a panel of bars for each work: events a second, on an axis that begins at zero. It
+// writes SVG, or nothing if there is nothing to draw.
+func Rates(out io.Writer, tables []Table) error {
+	var panels []*plot.Plot
+	most := 0
+	for _, t := range tables {
+		if t.Work.Growth != "" || len(t.Rows) == 0 {
+			continue
+		}
+		panel, err := bars(t)
+		if err != nil {
+			return err
+		}
+		panels = append(panels, panel)
+		most = max(most, len(t.Rows))
+	}
+	return drawPanels(out, panels, vg.Length(most)*14+60)
+}
+
+func bars(t Table) (*plot.Plot, error) {
+	p := newPlot(t.Work.Title, "events a second")
+	var names []string
+	labels := plotter.XYLabels{}
+	top := 0.0
+	rows := slices.Clone(t.Rows)
+	slices.Reverse(rows) // the first one is the highest
+	for i, r := range rows {
+		bar, err := plotter.NewBarChart(plotter.Values{r.Rate}, 10)
+		if err != nil {
+			return nil, err
+		}
+		bar.Horizontal, bar.XMin, bar.Color = true, float64(i), colors[r.Entry.Kind]
+		bar.LineStyle.Width = 0
+		p.Add(bar)
+		names = append(names, r.Entry.Name)
+		labels.XYs = append(labels.XYs, plotter.XY{X: r.Rate, Y: float64(i)})
+		text := " " + count(r.Rate)
+		if r.Failures > 0 {
+			text = " failed"
+		}
+		labels.Labels = append(labels.Labels, text)
+		top = max(top, r.Rate)
+	}
+	texts, err := plotter.NewLabels(labels)
+	if err != nil {
+		return nil, err
+	}
+	for i := range texts.TextStyle {
+		texts.TextStyle[i].YAlign = draw.YCenter
+	}
+	p.Add(texts)
+	p.NominalY(names...)
+	p.X.Min, p.X.Max = 0, max(1, top*1.2) // room for the numbers
+	p.X.Tick.Marker = rateTicks{}
+	return p, nil
+}
+
+// rateTicks writes the marks of an axis of rates as the tables write rates.
+type rateTicks struct{}
+
+func (rateTicks) Ticks(low, high float64) []plot.Tick {
+	ticks := plot.DefaultTicks{}.Ticks(low, high)
+	for i := range ticks {
+		if ticks[i].Label != "" && ticks[i].Value > 0 {
+			ticks[i].Label = count(ticks[i].Value)
+		}
+	}
+	return ticks
+}
+
+// Growth draws a panel for each series: what an event costs, by how much there is.
+func Growth(out io.Writer, tables []Table) error {
+	var panels []*plot.Plot
+	for _, series := range seriesOf(tables) {
+		panel, err := lines(series, tables)
+		if err != nil {
+			return err
+		}
+		panels = append(panels, panel)
+	}
+	return drawPanels(out, panels, 260)
+}
+
+func seriesOf(tables []Table) []string {
+	var all []string
+	for _, t := range tables {
+		if s := t.Work.Growth; s != "" && len(t.Rows) > 0 && !slices.Contains(all, s) {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+func lines(series string, tables []Table) (*plot.Plot, error) {
+	p := newPlot("what an event costs, by "+series, series)
+	p.Y.Label.Text = "ns an event"
+	p.X.Scale, p.Y.Scale = plot.LogScale{}, plot.LogScale{}
+	p.X.Tick.Marker, p.Y.Tick.Marker = plot.LogTicks{Prec: -1}, plot.LogTicks{Prec: -1}
+	var order []contender.Entry
+	points := map[string]plotter.XYs{}
+	for _, t := range tables {
+		if t.Work.Growth != series {
+			continue
+		}
+		for _, r := range t.Rows {
+			if r.Failures > 0 {
+				continue
+			}
+			if len(points[r.Entry.Name]) == 0 {
+				order = append(order, r.Entry)
+			}
+			points[r.Entry.Name] = append(points[r.Entry.Name], plotter.XY{X: t.Work.X, Y: r.NanosAnEvent})
+		}
+	}
+	for i, e := range order {
+		line, dots, err := plotter.NewLinePoints(points[e.Name])
+		if err != nil {
+			return nil, err
+		}
+		line.Color, dots.Color = colors[e.Kind], colors[e.Kind]
+		line.Width = 1.5
+		dots.Shape = shapes[i%len(shapes)] // limits have one colour
+		p.Add(line, dots)
+		p.Legend.Add(e.Name, line, dots)
+	}
+	p.Legend.Top, p.Legend.Left = true, true
+	// A logarithmic axis needs positive ends, one decade apart at least.
+	p.X.Min = max(p.X.Min, 1)
+	p.X.Max = max(p.X.Max, 10*p.X.Min)
+	if len(order) == 0 {
+		p.Y.Min, p.Y.Max = 1, 10
+	}
+	p.Y.Min, p.Y.Max = p.Y.Min/2, p.Y.Max*4 // room for the legend
+	return p, nil
+}
+
+var shapes = []draw.GlyphDrawer{draw.CircleGlyph{}, draw.SquareGlyph{}, draw.TriangleGlyph{}, draw.CrossGlyph{}}
+
+func newPlot(title, below string) *plot.Plot {
+	p := plot.New()
+	p.Title.Text = title
+	p.Title.TextStyle.Font.Size = 9
+	p.X.Label.Text = below
+	for _, axis := range []*plot.Axis{&p.X, &p.Y} {
+		axis.Label.TextStyle.Font.Size = 8
+		axis.Tick.Label.Font.Size = 8
+	}
+	p.Legend.TextStyle.Font.Size = 8
+	return p
+}
+
+// drawPanels draws panels in two columns, each of the height given.
+func drawPanels(out io.Writer, panels []*plot.Plot, height vg.Length) error {
+	if len(panels) == 0 {
+		return nil
+	}
+	const columns, width = 2, 430
+	rows := (len(panels) + columns - 1) / columns
+	grid := make([][]*plot.Plot, rows)
+	for i := range grid {
+		grid[i] = make([]*plot.Plot, columns)
+	}
+	for i, p := range panels {
+		grid[i/columns][i%columns] = p
+	}
+	canvas := vgsvg.New(columns*width, vg.Length(rows)*height)
+	dc := draw.New(canvas)
+	dc.SetColor(color.White) // readable on a dark page too
+	dc.Fill(dc.Rectangle.Path())
+	tiles := draw.Tiles{Rows: rows, Cols: columns, PadX: 16, PadY: 12, PadTop: 8, PadBottom: 8, PadLeft: 8, PadRight: 8}
+	for i, row := range plot.Align(grid, tiles, dc) {
+		for j, c := range row {
+			if grid[i][j] != nil {
+				grid[i][j].Draw(c)
+			}
+		}
+	}
+	_, err := canvas.WriteTo(out)
+	return err
+}
