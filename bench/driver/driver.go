@@ -129,13 +129,16 @@ func Child(told string, all []contender.Entry, stdout io.Writer) error {
 	if err := json.Unmarshal([]byte(told), &s); err != nil {
 		return fmt.Errorf("driver: what to do: %w", err)
 	}
-	w, ok := work.Find(s.Work, s.Scale)
-	if !ok {
-		return fmt.Errorf("driver: there is no work %q", s.Work)
-	}
 	e, ok := contender.Find(all, s.Contender)
 	if !ok {
 		return fmt.Errorf("driver: there is no contender %q", s.Contender)
+	}
+	if e.Share > 0 && !e.Fits(contender.Durable) {
+		s.Scale.Factor *= e.Share
+	}
+	w, ok := work.Find(s.Work, s.Scale)
+	if !ok {
+		return fmt.Errorf("driver: there is no work %q", s.Work)
 	}
 	ctx, cancel := context.WithTimeoutCause(context.Background(), s.Timeout, errors.New("time is up"))
 	defer cancel()

@@ -13,9 +13,10 @@ import (
 
 var watermillBus = contender.Entry{
 	Name: "watermill gochannel", Kind: contender.Buses,
-	Can:  contender.Deliver | contender.Concurrent,
-	Note: "stores nothing; publishing waits for acks, without which order is not kept",
-	Open: openWatermill,
+	Can:   contender.Deliver | contender.Concurrent,
+	Note:  "stores nothing; publishing waits for acks, without which order is not kept",
+	Share: 0.1,
+	Open:  openWatermill,
 }
 
 // topic is the one topic of the buses: their handlers want all events.

@@ -3,6 +3,7 @@ package report
 import (
 	"image/color"
 	"io"
+	"math"
 	"slices"
 
 	"gonum.org/v1/plot"
@@ -108,12 +109,15 @@ func Growth(out io.Writer, tables []Table) error {
 func seriesOf(tables []Table) []string {
 	var all []string
 	for _, t := range tables {
-		if s := t.Work.Growth; s != "" && len(t.Rows) > 0 && !slices.Contains(all, s) {
+		if s := t.Work.Growth; s != "" && slices.ContainsFunc(t.Rows, drawn) && !slices.Contains(all, s) {
 			all = append(all, s)
 		}
 	}
 	return all
 }
+
+// drawn says whether a row has a number.
+func drawn(r Row) bool { return r.Failures == 0 && r.Rate > 0 }
 
 func lines(series string, tables []Table) (*plot.Plot, error) {
 	p := newPlot("what an event costs, by "+series, series)
@@ -121,19 +125,23 @@ func lines(series string, tables []Table) (*plot.Plot, error) {
 	p.X.Scale, p.Y.Scale = plot.LogScale{}, plot.LogScale{}
 	p.X.Tick.Marker, p.Y.Tick.Marker = plot.LogTicks{Prec: -1}, plot.LogTicks{Prec: -1}
 	var order []contender.Entry
+	low, high := plotter.XY{X: math.Inf(1), Y: math.Inf(1)}, plotter.XY{}
 	points := map[string]plotter.XYs{}
 	for _, t := range tables {
 		if t.Work.Growth != series {
 			continue
 		}
 		for _, r := range t.Rows {
-			if r.Failures > 0 {
+			if !drawn(r) {
 				continue
 			}
 			if len(points[r.Entry.Name]) == 0 {
 				order = append(order, r.Entry)
 			}
-			points[r.Entry.Name] = append(points[r.Entry.Name], plotter.XY{X: t.Work.X, Y: r.NanosAnEvent})
+			at := plotter.XY{X: t.Work.X, Y: r.NanosAnEvent}
+			points[r.Entry.Name] = append(points[r.Entry.Name], at)
+			low = plotter.XY{X: min(low.X, at.X), Y: min(low.Y, at.Y)}
+			high = plotter.XY{X: max(high.X, at.X), Y: max(high.Y, at.Y)}
 		}
 	}
 	for i, e := range order {
@@ -148,13 +156,9 @@ func lines(series string, tables []Table) (*plot.Plot, error) {
 		p.Legend.Add(e.Name, line, dots)
 	}
 	p.Legend.Top, p.Legend.Left = true, true
-	// A logarithmic axis needs positive ends, one decade apart at least.
-	p.X.Min = max(p.X.Min, 1)
-	p.X.Max = max(p.X.Max, 10*p.X.Min)
-	if len(order) == 0 {
-		p.Y.Min, p.Y.Max = 1, 10
-	}
-	p.Y.Min, p.Y.Max = p.Y.Min/2, p.Y.Max*4 // room for the legend
+	// A logarithmic axis needs positive ends, with a power of ten between them.
+	p.X.Min, p.X.Max = low.X, max(high.X, 10*low.X)
+	p.Y.Min, p.Y.Max = low.Y/2, max(high.Y*4, low.Y*10) // room for the legend
 	return p, nil
 }
 
