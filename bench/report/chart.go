@@ -1,10 +1,12 @@
 package report
 
 import (
+	"cmp"
 	"image/color"
 	"io"
 	"math"
 	"slices"
+	"strings"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
@@ -57,11 +59,11 @@ func bars(t Table) (*plot.Plot, error) {
 		bar.Horizontal, bar.XMin, bar.Color = true, float64(i), colors[r.Entry.Kind]
 		bar.LineStyle.Width = 0
 		p.Add(bar)
-		names = append(names, r.Entry.Name)
+		names = append(names, padded(r.Entry.Name))
 		labels.XYs = append(labels.XYs, plotter.XY{X: r.Rate, Y: float64(i)})
-		text := " " + count(r.Rate)
+		text := count(r.Rate)
 		if r.Failures > 0 {
-			text = " failed"
+			text = "failed"
 		}
 		labels.Labels = append(labels.Labels, text)
 		top = max(top, r.Rate)
@@ -72,13 +74,20 @@ func bars(t Table) (*plot.Plot, error) {
 	}
 	for i := range texts.TextStyle {
 		texts.TextStyle[i].YAlign = draw.YCenter
+		texts.TextStyle[i].Font.Size, texts.TextStyle[i].Font.Variant = 8, "Sans"
 	}
+	texts.Offset.X = 4
 	p.Add(texts)
 	p.NominalY(names...)
 	p.X.Min, p.X.Max = 0, max(1, top*1.2) // room for the numbers
+	p.Y.Min, p.Y.Max = -0.7, float64(len(rows))-0.3
 	p.X.Tick.Marker = rateTicks{}
 	return p, nil
 }
+
+// padded leaves room behind a name: it is placed by the width that it has in Liberation Sans, and a viewer
+// that lacks this font takes a wider one.
+func padded(name string) string { return name + strings.Repeat(" ", 2+len(name)/2) }
 
 // rateTicks writes the marks of an axis of rates as the tables write rates.
 type rateTicks struct{}
@@ -86,8 +95,8 @@ type rateTicks struct{}
 func (rateTicks) Ticks(low, high float64) []plot.Tick {
 	ticks := plot.DefaultTicks{}.Ticks(low, high)
 	for i := range ticks {
-		if ticks[i].Label != "" && ticks[i].Value > 0 {
-			ticks[i].Label = count(ticks[i].Value)
+		if ticks[i].Label != "" {
+			ticks[i].Label = cmp.Or(count(ticks[i].Value), "0")
 		}
 	}
 	return ticks
@@ -174,6 +183,9 @@ func newPlot(title, below string) *plot.Plot {
 		axis.Tick.Label.Font.Size = 8
 	}
 	p.Legend.TextStyle.Font.Size = 8
+	for _, text := range []*draw.TextStyle{&p.Title.TextStyle, &p.X.Label.TextStyle, &p.Y.Label.TextStyle, &p.X.Tick.Label, &p.Y.Tick.Label, &p.Legend.TextStyle} {
+		text.Font.Variant = "Sans"
+	}
 	return p
 }
 
