@@ -108,7 +108,7 @@ type Entry struct {
 	Kind Kind
 	Can  Ability
 	Note string // what it does less, or how it is used; shown in the table
-	// Share makes a slow contender do only this part of the events of works in memory, so that a round takes
+	// Share makes a slow contender do only this part of the events, so that a round takes
 	// minutes and not hours. 0 means all. Rates and figures an event are comparable all the same.
 	Share float64
 	Open  func(Config) (Bus, error)

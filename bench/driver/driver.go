@@ -133,7 +133,7 @@ func Child(told string, all []contender.Entry, stdout io.Writer) error {
 	if !ok {
 		return fmt.Errorf("driver: there is no contender %q", s.Contender)
 	}
-	if e.Share > 0 && !e.Fits(contender.Durable) {
+	if e.Share > 0 {
 		s.Scale.Factor *= e.Share
 	}
 	w, ok := work.Find(s.Work, s.Scale)

@@ -22,9 +22,10 @@ var jetStreamMemory = contender.Entry{
 
 var jetStreamFile = contender.Entry{
 	Name: "JetStream file", Kind: contender.Logs,
-	Can:  contender.Keep | contender.Concurrent | contender.Durable,
-	Note: "server in the same process, sync always",
-	Open: func(c contender.Config) (contender.Bus, error) { return openJetStream(c, jetstream.FileStorage) },
+	Can:   contender.Keep | contender.Concurrent | contender.Durable,
+	Note:  "server in the same process, sync always",
+	Share: 0.1,
+	Open:  func(c contender.Config) (contender.Bus, error) { return openJetStream(c, jetstream.FileStorage) },
 }
 
 // jetStream is a server without a port, and two connections to it: acknowledgements of

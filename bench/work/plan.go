@@ -12,7 +12,8 @@ type plan struct {
 	streams []string
 	keys    int // how many counters of events there are
 	perKey  []uint64
-	parts   []part // of the producers
+	parts   []part            // of the producers
+	warm    []contender.Event // of the last key, in the first stream
 }
 
 // part is one producer's: batches of events, and the stream of each.
@@ -35,6 +36,12 @@ func newPlan(w Work, events int) *plan {
 		p.keys = w.Streams * w.Producers
 	}
 	p.perKey = make([]uint64, p.keys)
+	if w.Warm > 0 {
+		for i := range w.Warm {
+			p.warm = append(p.warm, contender.Event{Key: uint64(p.keys), Seq: uint64(i + 1)})
+		}
+		p.keys++
+	}
 	each := events / w.Producers
 	for producer := range p.parts {
 		part := &p.parts[producer]

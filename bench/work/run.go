@@ -85,7 +85,7 @@ func (r *run) once(root string) (err error) {
 	release := make(chan struct{}) // closed when the slow handler need be slow no more
 	config := contender.Config{
 		Streams: plan.streams, Producers: r.work.Producers, SlowFirst: r.work.Slow > 0,
-		Events: r.work.Events, Size: r.work.Size, Dir: dir,
+		Events: r.work.Events + r.work.Warm, Size: r.work.Size, Dir: dir,
 	}
 	for i := range checkers {
 		checkers[i] = newChecker(plan.keys, r.work.Events)
@@ -121,7 +121,7 @@ func (r *run) once(root string) (err error) {
 		r.result.Kept += max(0, float64(after.HeapAlloc)-float64(before.HeapAlloc))
 	}
 	if store, ok := bus.(contender.Store); ok && r.work.Read == NoRead {
-		stored := newChecker(plan.keys, r.work.Events)
+		stored := newChecker(plan.keys, r.work.Events+r.work.Warm)
 		if err := errors.Join(store.Read(stored.see), stored.verify("stored")); err != nil {
 			bus.Close()
 			return err
@@ -164,6 +164,9 @@ func (r *run) await(c *checker, who string) error {
 // appendAll lets the producers append what is planned, and waits for the handlers, but not
 // for one that is slow.
 func (r *run) appendAll(bus contender.Bus, p *plan, checkers []*checker) error {
+	if err := store(r.ctx, bus.Producer(), 0, p.warm); err != nil {
+		return err
+	}
 	latencies := make([]*hdrhistogram.Histogram, len(p.parts))
 	errs := make([]error, len(p.parts))
 	start := make(chan struct{})
@@ -262,7 +265,7 @@ func (r *run) readAll(bus contender.Bus, p *plan) error {
 	return errors.Join(err, read.verify("read"))
 }
 
-// fill appends the events of a plan in large batches: each key's in order, a stream at a time.
+// fill appends the events of a plan in large batches, a stream at a time: those of each key in order.
 func fill(ctx context.Context, producer contender.Producer, p *plan) error {
 	byStream := make([][]contender.Event, len(p.streams))
 	for _, part := range p.parts {
@@ -272,16 +275,24 @@ func fill(ctx context.Context, producer contender.Producer, p *plan) error {
 		}
 	}
 	for stream, events := range byStream {
-		for len(events) > 0 {
-			if ctx.Err() != nil {
-				return errors.New("time was up before all was stored")
-			}
-			n := min(len(events), 500)
-			if err := producer.Append(stream, events[:n:n]); err != nil {
-				return err
-			}
-			events = events[n:]
+		if err := store(ctx, producer, stream, events); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// store appends events to a stream, as many at a time as any contender takes.
+func store(ctx context.Context, producer contender.Producer, stream int, events []contender.Event) error {
+	for len(events) > 0 {
+		if ctx.Err() != nil {
+			return errors.New("time was up before all was stored")
+		}
+		n := min(len(events), 500)
+		if err := producer.Append(stream, events[:n:n]); err != nil {
+			return err
+		}
+		events = events[n:]
 	}
 	return nil
 }

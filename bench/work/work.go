@@ -28,7 +28,10 @@ type Work struct {
 	Handlers  int
 	Slow      time.Duration // how long the first handler takes for an event
 	Size      int           // of an encoded event in bytes
-	Read      Reading
+	// Warm is how many events are stored before the clock starts, in large appends, so that files have their
+	// usual size. Only for works without handlers.
+	Warm int
+	Read Reading
 	// Least makes short works run again, with a contender opened anew, until so many events are done.
 	Least int
 
@@ -73,7 +76,7 @@ func All(s Scale) []Work {
 		{Name: "read-1M", Title: "reading 1M events", Needs: contender.Deliver | contender.Keep, Limit: "slice", Events: 1_000_000, Streams: 10, Read: ReadOnly},
 		{Name: "read-beside", Title: "reading 1M events while one producer appends", Needs: contender.Deliver | contender.Keep | contender.Concurrent, Limit: "mutex + slice", Events: 1_000_000, Streams: 10, Read: ReadBeside},
 		{Name: "durable-1", Title: "1 producer, each append on disk, 200 bytes", Needs: durable, Limit: "file + fdatasync", Events: 2_000, Size: 200},
-		{Name: "durable-64", Title: "64 producers, each append on disk, 200 bytes", Needs: durable, Limit: "file + fdatasync", Events: 64_000, Producers: 64, Streams: 64, Size: 200},
+		{Name: "durable-64", Title: "64 producers, each append on disk, 200 bytes", Needs: durable, Limit: "file + fdatasync", Events: 64_000, Producers: 64, Streams: 64, Size: 200, Warm: 20_000},
 	}
 	works = append(works, growth(s.Full)...)
 	for i := range works {
@@ -125,6 +128,7 @@ func (w *Work) fill(factor float64) {
 	if factor != 1 {
 		w.Events = int(float64(w.Events) * factor)
 		w.Least = int(float64(w.Least) * factor)
+		w.Warm = int(float64(w.Warm) * factor)
 		w.Streams = max(1, min(w.Streams, w.Events))
 	}
 	unit := w.Producers * w.Batch
