@@ -133,6 +133,9 @@ func (w *Work) fill(factor float64) {
 	}
 	unit := w.Producers * w.Batch
 	w.Events = max(1, (w.Events+unit-1)/unit) * unit
+	if factor < 1 {
+		w.Least = min(w.Least, 2*w.Events) // a trial: no more than two turns
+	}
 }
 
 // Find returns the work of that name.
