@@ -36,9 +36,9 @@ func results() []work.Result {
 	failed := result("append", "peer", 1, 1e9)
 	failed.Failure = "handler 1: 4 of 5 events"
 	return []work.Result{
-		// The machine is slow in round 1, for both: the ratio is 2, 2 and 3.
+		// The machine is slow in round 1, for both: the ratios are 2, 3 and 3.
 		result("append", "channel", 0, 1_000_000), result("append", "weir", 0, 2_000_000), result("append", "peer", 0, 10),
-		result("append", "channel", 1, 100_000), result("append", "weir", 1, 200_000), failed,
+		result("append", "channel", 1, 100_000), result("append", "weir", 1, 300_000), failed,
 		result("append", "channel", 2, 1_000_000), result("append", "weir", 2, 3_000_000), result("append", "peer", 2, 10),
 		result("slow", "weir", 0, 1_000_000),
 		result("events-10", "weir", 0, 1000), result("events-10", "channel", 0, 2000),
@@ -55,7 +55,7 @@ func TestSummaryTakesMediansAndRatiosWithinARound(t *testing.T) {
 	if len(rows) != 3 || rows[0].Entry.Name != "weir" || rows[1].Entry.Name != "channel" || rows[2].Entry.Name != "peer" {
 		t.Fatalf("rows are not in the order of their rates: %+v", rows)
 	}
-	if w := rows[0]; w.Rate != 2_000_000 || w.Low != 200_000 || w.High != 3_000_000 || w.Ratio != 2 || w.Rounds != 3 || w.NanosAnEvent != 500 {
+	if w := rows[0]; w.Rate != 2_000_000 || w.Low != 300_000 || w.High != 3_000_000 || w.Ratio != 3 || w.Rounds != 3 || w.NanosAnEvent != 500 {
 		t.Errorf("weir: %+v", w)
 	}
 	if p := rows[2]; p.Failures != 1 || p.Rate != 0 || p.Ratio != 0 || p.Failure != "handler 1: 4 of 5 events" {
@@ -86,7 +86,7 @@ func TestMarkdown(t *testing.T) {
 		"Machine: 2 cores. Medians of 3 rounds",
 		"![rates](rates.svg)",
 		"| × of channel |", "| × of its own append |",
-		"| weir | weir | 2.00M | 200k to 3.00M | 2.00 | 1.50 µs | 2.50 ms | 3.00 ms | 2.00 | 80.2 |  |  |",
+		"| weir | weir | 2.00M | 300k to 3.00M | 3.00 | 1.50 µs | 2.50 ms | 3.00 ms | 2.00 | 80.2 |  |  |",
 		`| peer | store | **failed** | | | | | | | | | 1 of 3 rounds: handler 1: 4 of 5 events; a \| b |`,
 		"## submitted\n\nNot measured: not there.\n",
 		"## Not measured\n\nothers\n",
