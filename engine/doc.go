@@ -37,7 +37,7 @@
 //
 //   - What Append acknowledged is stored, whole, and reaches every handler that is neither
 //     paused nor stopped before [Engine.Shutdown] returns nil.
-//   - Versions and positions have no gaps. Who has seen position P has seen all before it.
+//   - Versions and positions have no gaps but those of removed events. Who has seen position P has seen all before it.
 //   - A handler sees the events of its types in position order, none missing and, unless it is
 //     stopped and resumed or registered anew, none twice; or is told how many it skipped ([Latest]).
 //     With [Keyed] the same holds for each key.
@@ -70,6 +70,22 @@
 //
 // How much an acknowledged event survives is said by [Durability], for the engine by
 // Options.Durability and for one append by [WithDurability].
+//
+// # Restarts
+//
+// The backend keeps where each named handler is and what it has parked, as text of the error, attempts
+// and time. A handler that is registered again under its name, by this engine or the next one over the same
+// backend, goes on there: with nothing repeated after [Engine.Shutdown], and after a crash at most with
+// what it handled within [Options.CheckpointEvery] and the time of one save. [IgnoreCheckpoint]
+// begins anew.
+//
+// # Removing events
+//
+// The log grows for ever unless told otherwise. [Engine.Truncate] removes the first events of a
+// stream, [Engine.Delete] all of them and the name, and Options.Retention says what [Engine.Compact] removes:
+// by age or by number, for a stream or a category. Nothing runs Compact but the program, which also
+// gives back the space. What is left keeps its positions and versions; readers, handlers and
+// [Engine.Wait] go over the gaps. A backend implements [Retention] for that, as memory and files do.
 //
 // # Limits
 //

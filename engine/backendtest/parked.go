@@ -214,7 +214,7 @@ func parkedReopen(s *suite) {
 		for pos := range engine.Position(4) {
 			st.park(lists, "mails", engine.ParkedRecord{Position: pos + 1, Key: fmt.Sprint(pos % 2), Error: fmt.Sprint("no ", i), Stack: "stack\n", Attempts: i + 1, Time: when, Held: i == 0 && pos == 3})
 		}
-		st.unpark(lists, "mails", engine.Position(1+i%4))
+		st.unpark(lists, "mails", engine.Position(1+i*3%4))
 		st.park(lists, "other", engine.ParkedRecord{Position: engine.Position(1 + i%4), Error: "other", Time: when})
 		st.reopened() // Close makes it last
 		st.checkParked(lists)

@@ -186,6 +186,13 @@ type broken struct {
 	readStream     func(engine.StreamState, engine.StreamQuery, []engine.Event) (int, engine.Version, error)
 	loadCheckpoint func(string) (engine.Position, bool, error)
 	saveCheckpoint func(string, engine.Position) error
+	saveAll        func([]engine.Checkpoint) error
+	park           func(string, engine.ParkedRecord) error
+	unpark         func(string, engine.Position) error
+	parked         func(string) ([]engine.ParkedRecord, error)
+	truncate       func(engine.StreamState, engine.Version) error
+	delete         func(engine.StreamState) error
+	compact        func(context.Context, []engine.RetentionRule) (engine.Compaction, error)
 	watch          func(func())
 	close          func() error
 }
@@ -261,6 +268,9 @@ func (b *broken) LoadCheckpoint(ctx context.Context, handler string) (engine.Pos
 }
 
 func (b *broken) SaveCheckpoints(ctx context.Context, checkpoints []engine.Checkpoint) error {
+	if b.saveAll != nil {
+		return b.saveAll(checkpoints)
+	}
 	if b.saveCheckpoint == nil {
 		return b.handle.SaveCheckpoints(ctx, checkpoints)
 	}
@@ -275,6 +285,48 @@ func (b *broken) SaveCheckpoints(ctx context.Context, checkpoints []engine.Check
 // save saves one checkpoint in the handle.
 func (b *broken) save(handler string, pos engine.Position) error {
 	return b.handle.SaveCheckpoints(ctx, []engine.Checkpoint{{Handler: handler, Position: pos}})
+}
+
+func (b *broken) Park(ctx context.Context, handler string, p engine.ParkedRecord) error {
+	if b.park != nil {
+		return b.park(handler, p)
+	}
+	return b.handle.Park(ctx, handler, p)
+}
+
+func (b *broken) Unpark(ctx context.Context, handler string, pos engine.Position) error {
+	if b.unpark != nil {
+		return b.unpark(handler, pos)
+	}
+	return b.handle.Unpark(ctx, handler, pos)
+}
+
+func (b *broken) Parked(ctx context.Context, handler string) ([]engine.ParkedRecord, error) {
+	if b.parked != nil {
+		return b.parked(handler)
+	}
+	return b.handle.Parked(ctx, handler)
+}
+
+func (b *broken) Truncate(ctx context.Context, s engine.StreamState, before engine.Version) error {
+	if b.truncate != nil {
+		return b.truncate(s, before)
+	}
+	return b.handle.Truncate(ctx, s, before)
+}
+
+func (b *broken) Delete(ctx context.Context, s engine.StreamState) error {
+	if b.delete != nil {
+		return b.delete(s)
+	}
+	return b.handle.Delete(ctx, s)
+}
+
+func (b *broken) Compact(ctx context.Context, rules []engine.RetentionRule) (engine.Compaction, error) {
+	if b.compact != nil {
+		return b.compact(ctx, rules)
+	}
+	return b.handle.Compact(ctx, rules)
 }
 
 func (b *broken) Watch(grown func()) {
@@ -330,7 +382,7 @@ func everyEvent(b *broken, see func(e *engine.Event)) {
 }
 
 func defects() []defect {
-	return slices.Concat(orderDefects(), commitDefects(), readDefects(), nameDefects(), stateDefects(), closeDefects(), reopenDefects(), sharedDefects(), encodedDefects())
+	return slices.Concat(orderDefects(), commitDefects(), readDefects(), nameDefects(), stateDefects(), closeDefects(), reopenDefects(), sharedDefects(), encodedDefects(), parkedDefects(), retentionDefects())
 }
 
 // orderDefects are wrong positions, versions, times.
@@ -382,7 +434,9 @@ func orderDefects() []defect {
 					late[w.Position] = true
 				}
 				mu.Unlock()
-				runtime.Gosched()
+				for range 20 { // long enough for somebody to look
+					runtime.Gosched()
+				}
 				mu.Lock()
 				defer mu.Unlock()
 				for _, w := range writes {

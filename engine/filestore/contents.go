@@ -1,6 +1,8 @@
 package filestore
 
 import (
+	"iter"
+
 	"github.com/weirstore/weir/engine"
 )
 
@@ -153,12 +155,21 @@ func (s *Store) resolve(seg *segment, x *contents) ([]*stream, []engine.TypeID, 
 
 // checkGaps makes sure that every missing version was removed.
 func (ix *indexer) checkGaps() error {
-	for st, g := range ix.gaps {
-		if st.truncated < g.version && !st.isDeleted() {
-			return corrupt(g.seg.path, 0, "versions of stream %q before %d are missing and were not removed", st.name, g.version)
-		}
+	for st, g := range ix.unexplained() {
+		return corrupt(g.seg.path, 0, "versions of stream %q before %d are missing and were not removed", st.name, g.version)
 	}
 	return nil
+}
+
+// unexplained returns the gaps that no record accounts for.
+func (ix *indexer) unexplained() iter.Seq2[*stream, gap] {
+	return func(yield func(*stream, gap) bool) {
+		for st, g := range ix.gaps {
+			if st.truncated < g.version && !st.isDeleted() && !yield(st, g) {
+				return
+			}
+		}
+	}
 }
 
 // apply does what a control record says. The writer's goroutine, or before there are others.
@@ -168,6 +179,7 @@ func (s *Store) apply(k kind, name string, version engine.Version) {
 	}
 	st := s.streams.getOrAdd(name)
 	s.streams.change(st, func(p *positions) {
+		last := p.last
 		// The record also keeps the version of a stream whose events are gone.
 		if k == kindTruncate && p.version()+1 < version {
 			*p = positions{first: version - 1}
@@ -180,7 +192,7 @@ func (s *Store) apply(k kind, name string, version engine.Version) {
 			st.cut.Store(deleted)
 		case st.isDeleted() || version <= st.truncated:
 		case p.n == 0 || version > p.version():
-			st.cut.Store(uint64(p.last) + 1)
+			st.cut.Store(max(st.cut.Load(), uint64(last)+1))
 		case version > p.first:
 			st.cut.Store(uint64(p.at(version)))
 		}

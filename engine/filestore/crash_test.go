@@ -1,12 +1,10 @@
 package filestore_test
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -15,10 +13,155 @@ import (
 	"github.com/weirstore/weir/engine/filestore/internal/crashfs"
 )
 
-// tiny makes segments that a few batches fill.
-var tiny = filestore.Options{SegmentSize: 8 << 10, Logger: quiet, SyncEvery: 1 << 40}
+// soak returns what WEIR_SOAK says, which multiplies the long tests.
+func soak() int {
+	if n, err := strconv.Atoi(os.Getenv("WEIR_SOAK")); err == nil {
+		return max(n, 1)
+	}
+	return 1
+}
 
-func openDisk(t testing.TB, disk *crashfs.Disk) *filestore.Store {
+// TestPowerCuts records runs that append with both durabilities, truncate, delete, compact,
+// store checkpoints and parked lists, roll, close and open again. It cuts the power at every
+// operation of the disk with many outcomes, and opens what is left, twice: all that was promised is there.
+// WEIR_SOAK multiplies the number of runs.
+func TestPowerCuts(t *testing.T) {
+	t.Parallel()
+	var cuts, torn atomic.Int64
+	runs := 25
+	if underRace {
+		runs = 4
+	}
+	t.Run("runs", func(t *testing.T) {
+		for seed := range uint64(runs * soak()) {
+			t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+				t.Parallel()
+				r := newRun(crashfs.New(), tiny, seed)
+				err := r.open()
+				for i := 0; err == nil && i < 30; i++ {
+					err = r.step()
+				}
+				if err == nil {
+					err = r.close()
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				for at := range r.disk.Crashes() {
+					p := promise{handlers: []handlersAt{{}}}
+					if marks := at.Marks(); len(marks) > 0 {
+						p = marks[len(marks)-1].(promise)
+					}
+					for range 6 {
+						left := at.PowerCut(r.rng)
+						cuts.Add(1)
+						found, err := r.judgeTwice(left, p)
+						if found != nil && found.Cut != nil {
+							torn.Add(1)
+						}
+						if err != nil {
+							op, _ := at.Op()
+							t.Fatalf("cut in operation %d, %v: %v", at.N(), op, err)
+						}
+					}
+				}
+			})
+		}
+	})
+	t.Logf("%d power cuts, 0 acknowledged events lost; %d torn ends cut", cuts.Load(), torn.Load())
+}
+
+// judgeTwice opens a disk, judges it, and does so again: what the first opening has put in
+// order must stay so, and there may be no more to put in order.
+func (r *run) judgeTwice(left *crashfs.Disk, p promise) (first *filestore.Recovery, err error) {
+	head := engine.Position(0)
+	for i := range 2 {
+		s, err := filestore.OpenFS(left, r.opts)
+		if err != nil {
+			return first, fmt.Errorf("opening %d: %w", i+1, err)
+		}
+		found := s.Recovery()
+		err = r.judge(s, p)
+		switch {
+		case i == 0:
+			first, head = &found, s.Head()
+		case err == nil && (s.Head() != head || found.Cut != nil || !found.Clean):
+			err = fmt.Errorf("head %d, then %+v", head, found)
+		}
+		if closeErr := s.Close(); err == nil {
+			err = closeErr
+		}
+		if err != nil {
+			return first, fmt.Errorf("opening %d: %w", i+1, err)
+		}
+		left.Reopen()
+	}
+	return first, nil
+}
+
+// TestFaults lets each call of the file system fail, one a run, with an error of the disk
+// and with a full disk, goes on as far as that goes, and opens the store again.
+func TestFaults(t *testing.T) {
+	t.Parallel()
+	const seed, steps = 3, 60
+	script := func(r *run) (first error) {
+		note := func(err error) {
+			if first == nil {
+				first = err
+			}
+		}
+		if err := r.open(); err != nil {
+			return err
+		}
+		for range steps {
+			err := r.step()
+			note(err)
+			if err != nil && !r.refused {
+				break // no one knows
+			}
+		}
+		if r.s != nil {
+			note(r.close())
+		}
+		return first
+	}
+	whole := newRun(crashfs.New(), tiny, seed)
+	if err := script(whole); err != nil {
+		t.Fatal(err)
+	}
+	ops, every := whole.disk.Len(), 1
+	if underRace {
+		every = 5
+	}
+	for _, errno := range []syscall.Errno{syscall.EIO, syscall.ENOSPC} {
+		t.Run(errno.Error(), func(t *testing.T) {
+			t.Parallel()
+			reported := 0
+			for n := 0; n < ops; n += every {
+				r := newRun(crashfs.New(), tiny, seed)
+				r.disk.Fail(func(op crashfs.Op) error {
+					if op.N == n {
+						return errno
+					}
+					return nil
+				})
+				err := script(r)
+				if err != nil {
+					reported++
+				}
+				r.disk.Fail(nil)
+				r.disk.Reopen()
+				p := r.now
+				p.handlers = append(p.handlers, handlersAt{r.now.handlers[0].checkpoints, r.parked}) // what Close would have stored
+				if _, judged := r.judgeTwice(r.disk, p); judged != nil {
+					t.Errorf("operation %d, reported as %v: %v", n, err, judged)
+				}
+			}
+			t.Logf("%d operations failed, %d of them were noticed by a caller", (ops+every-1)/every, reported)
+		})
+	}
+}
+func onDisk(t testing.TB, disk *crashfs.Disk) *filestore.Store {
 	t.Helper()
 	s, err := filestore.OpenFS(disk, tiny)
 	if err != nil {
@@ -27,201 +170,17 @@ func openDisk(t testing.TB, disk *crashfs.Disk) *filestore.Store {
 	return s
 }
 
-// put commits batches of one to four events, and calls acked with the end of each.
-func put(s *filestore.Store, rng *rand.Rand, n int, states map[string]*engine.StreamState, next *engine.Position, acked func(engine.Position)) error {
-	typ, err := s.TypeID("A")
-	if err != nil {
-		return err
-	}
-	for range n {
-		name := fmt.Sprintf("a-%d", rng.IntN(3))
-		st := states[name]
-		if st == nil {
-			st = &engine.StreamState{Name: name}
-			states[name] = st
-		}
-		w := &engine.Write{Stream: st, After: st.Version}
-		last := *next
-		for range 1 + rng.IntN(4) {
-			last++
-			data := fmt.Appendf(nil, "%d %0*d", last, rng.IntN(300), 0)
-			w.Events = append(w.Events, engine.Record{Type: "A", TypeID: typ, Data: &engine.Payload{Encoding: "text", Schema: 1, Bytes: data}})
-		}
-		if err := s.Commit(context.Background(), []*engine.Write{w}); err != nil {
-			return err
-		}
-		*next = last
-		st.Version += engine.Version(len(w.Events))
-		acked(last)
-	}
-	return nil
-}
-
-// holds checks that a store has every event up to acked, that its end is the end of a batch,
-// and that nothing in it was never written.
-func holds(s *filestore.Store, acked engine.Position, ends map[engine.Position]bool) error {
-	head := s.Head()
-	if head < acked || !ends[head] {
-		return fmt.Errorf("the store ends at %d, acknowledged was %d; an end of a batch: %v", head, acked, ends[head])
-	}
-	dst := make([]engine.Event, 20)
-	for pos := engine.Position(1); pos <= head; {
-		n, next, err := s.ReadAll(context.Background(), engine.Query{From: pos, To: head}, dst)
-		if err != nil || n == 0 {
-			return fmt.Errorf("read at %d: %d, %w", pos, n, err)
-		}
-		for i, ev := range dst[:n] {
-			var number engine.Position
-			fmt.Sscan(string(ev.Data.(*engine.Payload).Bytes), &number)
-			if want := pos + engine.Position(i); ev.Position != want || number != want {
-				return fmt.Errorf("position %d holds %d, number %d", want, ev.Position, number)
-			}
-		}
-		pos = next
-	}
-	return nil
-}
-
-// TestPowerCuts records a run that rolls, closes and opens again, cuts the power at every
-// operation with many outcomes, and opens what is left, twice: every acknowledged event is there.
-// WEIR_SOAK multiplies the number of runs.
-func TestPowerCuts(t *testing.T) {
-	runs := 12
-	if n, err := strconv.Atoi(os.Getenv("WEIR_SOAK")); err == nil {
-		runs *= n
-	}
-	cuts, torn := 0, 0
-	for seed := range uint64(runs) {
-		rng := rand.New(rand.NewPCG(seed, 2))
-		disk := crashfs.New()
-		states, next := make(map[string]*engine.StreamState), engine.Position(0)
-		ends := map[engine.Position]bool{0: true}
-		for range 3 {
-			s := openDisk(t, disk)
-			// A batch may be on disk before it is acknowledged: its end is one too.
-			err := put(s, rng, 12, states, &next, func(last engine.Position) {
-				ends[last] = true
-				disk.Mark(last)
-			})
-			if err == nil {
-				err = s.SaveCheckpoints(t.Context(), []engine.Checkpoint{{Handler: "h", Position: next}})
-			}
-			if err == nil {
-				err = s.Close()
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, st := range states {
-				st.Ref = nil
-			}
-			disk.Reopen()
-		}
-		for at := range disk.Crashes() {
-			acked := engine.Position(0)
-			if marks := at.Marks(); len(marks) > 0 {
-				acked = marks[len(marks)-1].(engine.Position)
-			}
-			for range 6 {
-				left := at.PowerCut(rng)
-				cuts++
-				for range 2 { // what the first opening has put in order must stay so
-					s, err := filestore.OpenFS(left, tiny)
-					if err == nil {
-						if s.Recovery().Cut != nil {
-							torn++
-						}
-						err = holds(s, acked, ends)
-						if closeErr := s.Close(); err == nil {
-							err = closeErr
-						}
-					}
-					if err != nil {
-						op, _ := at.Op()
-						t.Fatalf("seed %d, cut in %v, %d acknowledged: %v", seed, op, acked, err)
-					}
-					left.Reopen()
-				}
-			}
-		}
-	}
-	t.Logf("%d power cuts, 0 acknowledged events lost; %d torn ends cut", cuts, torn)
-}
-
-// TestFaults lets each call of the file system fail, one a run, with an error of the disk
-// and with a full disk, goes on as far as that goes, and opens the store again.
-func TestFaults(t *testing.T) {
-	script := func(disk *crashfs.Disk) (acked engine.Position, ends map[engine.Position]bool, first error) {
-		ends = map[engine.Position]bool{0: true}
-		note := func(err error) {
-			if first == nil {
-				first = err
-			}
-		}
-		s, err := filestore.OpenFS(disk, tiny)
-		if err != nil {
-			return 0, ends, err
-		}
-		rng := rand.New(rand.NewPCG(1, 3))
-		states, next := make(map[string]*engine.StreamState), engine.Position(0)
-		for range 30 {
-			before := next
-			err := put(s, rng, 1, states, &next, func(last engine.Position) { acked, ends[last] = last, true })
-			note(err)
-			if err != nil {
-				for n := engine.Position(1); n <= 4; n++ { // it may be there, whole
-					ends[before+n] = true
-				}
-				if errors.Is(err, engine.ErrOutcomeUnknown) || errors.Is(err, filestore.ErrPoisoned) {
-					break
-				}
-			}
-		}
-		note(s.Truncate(context.Background(), engine.StreamState{Name: "none-1"}, 1))
-		note(s.SaveCheckpoints(context.Background(), []engine.Checkpoint{{Handler: "h", Position: acked}}))
-		note(s.Close())
-		return acked, ends, first
-	}
-	disk := crashfs.New()
-	if _, _, err := script(disk); err != nil {
-		t.Fatal(err)
-	}
-	ops := disk.Len()
-	for _, errno := range []syscall.Errno{syscall.EIO, syscall.ENOSPC} {
-		reported := 0
-		for n := range ops {
-			disk := crashfs.New()
-			disk.Fail(func(op crashfs.Op) error {
-				if op.N == n {
-					return errno
-				}
-				return nil
-			})
-			acked, ends, err := script(disk)
-			if err != nil {
-				reported++
-			}
-			disk.Fail(nil)
-			disk.Reopen()
-			s, openErr := filestore.OpenFS(disk, tiny)
-			if openErr == nil {
-				openErr = holds(s, acked, ends)
-				s.Close()
-			}
-			if openErr != nil {
-				t.Errorf("%v at operation %d, reported as %v: %v", errno, n, err, openErr)
-			}
-		}
-		t.Logf("%v: %d operations failed, %d of them were noticed by a caller", errno, ops, reported)
-	}
-}
-
 // TestFailedCompaction lets each call of a compaction fail: whatever that breaks off, what
 // is not removed stays, at once and after opening again.
 func TestFailedCompaction(t *testing.T) {
-	for n := 0; ; n++ {
+	t.Parallel()
+	every := 1
+	if underRace {
+		every = 7
+	}
+	for n := 0; ; n += every {
 		disk := crashfs.New()
-		s := openDisk(t, disk)
+		s := onDisk(t, disk)
 		m := newModel(t, s, 9)
 		m.grow(60)
 		for range 6 {
@@ -242,14 +201,14 @@ func TestFailedCompaction(t *testing.T) {
 		m.check()
 		s.Close() // an error if the store can write no more
 		disk.Reopen()
-		m.reopened(openDisk(t, disk))
+		m.reopened(onDisk(t, disk))
 		m.check()
 		m.s.Close()
 		if !failed {
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Logf("%d operations failed", n)
+			t.Logf("%d operations failed", n/every)
 			return
 		}
 	}

@@ -22,9 +22,10 @@
 //     known to nobody, and a later sync that succeeds would prove nothing. Reading goes on. Open finds out.
 //   - A full disk is an error ([ErrFull]) of the appends that find it full, and of nothing else.
 //
-// There is one thing that no log can know: after a crash, whether the last batch on disk, if it
-// is damaged and nothing was written behind it, was torn by the crash or damaged later. Open takes it to be
-// torn, and says so. A store that was closed has no such doubt.
+// There is one thing that no log can know: after a crash, whether the end of the log was torn by
+// the crash or damaged later. Each batch vouches for those before it, so only damage that reaches to the very
+// end can be taken for a tear: of the last batch, or of a few if they stand in the bytes that are damaged.
+// Open cuts it, keeps it, and says so. A store that was closed has no such doubt.
 //
 // It relies on this: fsync and fdatasync do what they say; a write does not change bytes
 // outside its range; the file system is local. It does not rely on sectors being written
@@ -95,14 +96,8 @@
 //
 // # Cost
 //
-// In memory, counted from the layout and not measured: about 10 bytes an event, 10 more if it has an
-// ID, about 170 a stream, and the tail and cache of [Options]. docs/bench has what was measured: 64 appenders
-// come to 0.87 of the rate of a plain file that is written and synced in groups of the same size.
-//
-// # Not there yet
-//
-// An engine stores the checkpoints of its handlers when they pause, stop or end, not while they run:
-// after a crash a handler gets everything again since then. It does not store parked events, and has no
-// calls for [engine.Retention], which the store itself implements. Repair cannot mend a damaged segment that
-// was compacted if a later one says what was truncated; it says so.
+// In memory about 10 bytes an event (9.4 were measured at 10M events of 1,000 streams), 10 more if it
+// has an ID, about 170 a stream (counted from the layout), and the tail and cache of [Options]. docs/bench has
+// what was measured: 64 appenders come to 0.87 of the rate of a plain file that is written and synced in
+// groups of the same size, and 10M events open in a second.
 package filestore

@@ -16,3 +16,9 @@ func OpenFS(fs vfs.FS, opts Options) (*Store, error) {
 	opts.SegmentSize = size
 	return open(fs, "disk", opts)
 }
+
+// VerifyFS is Verify in a directory of any kind.
+func VerifyFS(fs vfs.FS) (*Verification, error) { return verify(fs, "disk") }
+
+// RepairFS is Repair in a directory of any kind.
+func RepairFS(fs vfs.FS) (*Repaired, error) { return repair(fs, "disk") }

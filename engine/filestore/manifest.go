@@ -3,8 +3,9 @@ package filestore
 import (
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"github.com/weirstore/weir/engine"
 )
@@ -79,12 +80,21 @@ func (id storeID) String() string { return hex.EncodeToString(id[:]) }
 // parseSegmentName is the reverse of segmentName; strict, so that nothing else in the
 // directory is taken for a segment.
 func parseSegmentName(name string) (base engine.Position, generation uint32, ok bool) {
-	if n, _ := fmt.Sscanf(name, "%020d-%d.seg", &base, &generation); n == 2 && generation > 0 && segmentName(base, generation) == name {
-		return base, generation, true
+	stem, ok := strings.CutSuffix(name, ".seg")
+	if !ok {
+		return 0, 0, false
 	}
-	generation = 0
-	if n, _ := fmt.Sscanf(name, "%020d.seg", &base); n == 1 && segmentName(base, 0) == name {
-		return base, 0, true
+	first, second, compacted := strings.Cut(stem, "-")
+	b, err := strconv.ParseUint(first, 10, 64)
+	if err != nil {
+		return 0, 0, false
 	}
-	return 0, 0, false
+	g := uint64(0)
+	if compacted {
+		if g, err = strconv.ParseUint(second, 10, 32); err != nil {
+			return 0, 0, false
+		}
+	}
+	base, generation = engine.Position(b), uint32(g)
+	return base, generation, segmentName(base, generation) == name
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"time"
 
 	"github.com/weirstore/weir/engine"
 	"github.com/weirstore/weir/engine/filestore/internal/vfs"
@@ -22,7 +23,8 @@ type Repaired struct {
 // good events included, is no more part of the log, since a log has no holes. Nothing is deleted:
 // all that is cut is kept in files that begin with "damaged-". A manifest that is missing or damaged
 // is made anew from the segments, the handlers' file as an empty one, and checkpoints beyond the end
-// are moved to it. A store that is not damaged is left as it is; Open deals with what a crash leaves.
+// are moved to it. What was truncated or deleted stays so: the records that say it, as far as they can
+// be read, are carried over the cut. A store that is not damaged is left as it is; Open deals with what a crash leaves.
 //
 // Make a copy of the directory first.
 func Repair(dir string) (*Repaired, error) {
@@ -132,15 +134,18 @@ func (r *Repaired) setAside(s *Store, name string) error {
 // cut makes what is whole the store.
 func (r *Repaired) cut(x *examination) error {
 	s := x.s
+	controls, err := x.removals() // before anything is erased
+	if err != nil {
+		return err
+	}
 	segs, next, err := r.cutSegment(x)
 	if err != nil {
 		return err
 	}
 	r.Head = next - 1
-	if len(segs) == 0 || segs[len(segs)-1].next != 0 {
-		// There is no segment that can be written to.
-		s.segments.Store(&segs)
-		seg, err := s.addSegment(next, s.makeSpare(s.nextSize(len(segs), 0)))
+	if len(segs) == 0 || segs[len(segs)-1].next != 0 || len(controls) > 0 {
+		// There is no segment that can be written to, or none in which these stand yet.
+		seg, err := s.startWith(segs, next, controls)
 		if err != nil {
 			return err
 		}
@@ -204,7 +209,11 @@ func (r *Repaired) cutSegment(x *examination) (segs []*segment, next engine.Posi
 		}
 		return append(segs, seg), good.next, nil
 	}
-	// A compacted segment cannot be written to: what is good of it is copied.
+	// A compacted segment cannot be written to: what is good of it is copied. Control records
+	// behind its last event that is left keep the positions that they had.
+	for _, it := range good.records {
+		good.next = max(good.next, it.pos+1)
+	}
 	f, err := create(s.fs, compactName)
 	if err != nil {
 		return nil, 0, err
@@ -232,6 +241,99 @@ func (r *Repaired) cutSegment(x *examination) (segs []*segment, next engine.Posi
 	copied := newSegment(h, s.path(h.name()), f)
 	x.open = append(x.open, copied)
 	return append(segs, copied), good.next, nil
+}
+
+// startWith adds a segment that begins with control records.
+func (s *Store) startWith(segs []*segment, next engine.Position, controls []control) (*segment, error) {
+	h := header{id: s.id, base: next}
+	var out []byte
+	now := time.Now().UnixNano()
+	for _, c := range controls {
+		b := controlRecord(c.kind, c.stream, c.version)
+		seal(b, next-1, now, 0, h.seed())
+		out = append(out, b...)
+	}
+	sp := s.makeSpare(s.nextSize(len(segs), int64(len(out))))
+	if sp.err == nil {
+		_, sp.err = sp.file.WriteAt(out, segmentHeader) // addSegment syncs it
+	}
+	s.segments.Store(&segs)
+	return s.addSegment(next, sp)
+}
+
+// removals returns what the store must still be told once it is cut: what the records behind
+// say was truncated or deleted, and what must have been, since versions are missing that compaction
+// has taken from what is kept.
+func (x *examination) removals() ([]control, error) {
+	var list []control
+	told := make(map[string]engine.Version) // before which a stream is truncated
+	for i, ms := range x.manifest.Segments[x.firstLost:] {
+		var good *contents
+		if i == 0 && x.endOf != nil {
+			good = x.end // these records stay, if there are any
+		}
+		found, err := x.s.findControls(ms, good)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range found {
+			if c.kind == kindTruncate {
+				told[c.stream] = max(told[c.stream], c.version)
+			} else {
+				told[c.stream] = maxVersion
+			}
+			list = append(list, c)
+		}
+	}
+	kept := x.ix
+	if x.endOf != nil && x.end != nil {
+		// What is good of the damaged segment stays, too.
+		if err := x.wrong(kept.add(newSegment(x.endOf.header, x.endOf.path, x.endOf.file), x.end)); err != nil {
+			return nil, err
+		}
+	}
+	for st, g := range kept.unexplained() {
+		if told[st.name] < g.version {
+			list = append(list, control{kindTruncate, st.name, g.version})
+		}
+	}
+	return list, nil
+}
+
+const maxVersion = engine.Version(1<<64 - 1)
+
+// findControls returns the records of a segment, damaged perhaps, that say what was
+// truncated or deleted, without those that are known.
+func (s *Store) findControls(ms manifestSegment, known *contents) (list []control, err error) {
+	name := segmentName(ms.Base, ms.Generation)
+	f, err := s.fs.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("filestore: %w", err)
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return nil, fmt.Errorf("filestore: %w", err)
+	}
+	// Its header may be what is damaged.
+	seg := newSegment(header{id: s.id, base: ms.Base, generation: ms.Generation, size: size}, s.path(name), f)
+	first, from := ms.Base, int64(segmentHeader)
+	if known != nil {
+		first, from = known.next, known.end
+	}
+	if from >= size {
+		return nil, nil
+	}
+	var rec record
+	_, err = seg.scan(from).lookFor(first, maxPosition, func(b []byte) {
+		if rec.parse(b) == nil && (rec.kind == kindTruncate || rec.kind == kindDelete) {
+			list = append(list, control{rec.kind, string(rec.stream), rec.version})
+		}
+	})
+	return list, err
 }
 
 // fixHandlers makes the handlers' file fit the log.

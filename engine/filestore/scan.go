@@ -112,6 +112,12 @@ type rest struct {
 // acknowledged, from damage to what was.
 func (c *scan) look(first engine.Position) (r rest, err error) {
 	last := first + engine.Position((c.size-c.off)/recordHeader)
+	return c.lookFor(first, last, func([]byte) {})
+}
+
+// lookFor looks for records of some positions, and calls found with each. Its bytes are
+// there until it returns.
+func (c *scan) lookFor(first, last engine.Position, found func(b []byte)) (r rest, err error) {
 	place := c.off
 	r.end = place
 	for off := place; off < c.size; {
@@ -148,6 +154,7 @@ func (c *scan) look(first engine.Position) (r rest, err error) {
 				off++
 				continue
 			}
+			found(b)
 			r.records++
 			r.durable = r.durable || off-unsynced > place
 			off += int64(n)

@@ -38,6 +38,7 @@ type Store struct {
 	handlers *handlers
 
 	commits  chan *commit  // to the writer; see commitsWaiting
+	pool     sync.Pool     // of *commit
 	closing  chan struct{} // closed by Close: no more commits
 	gone     chan struct{} // closed when the writer has returned
 	unsynced chan struct{} // cap 1: something was written and not synced

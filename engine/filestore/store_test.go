@@ -392,34 +392,57 @@ func TestRepair(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	const (
+		kept = iota
+		truncated
+		compacted
+	)
 	for _, tc := range []struct {
 		name    string
 		damage  func(t *testing.T, dir string, names []string)
 		all     bool // nothing of the log is lost
-		compact bool
+		removal int  // kept, truncated, or compacted too
 	}{
-		{"a bit in the first segment", func(t *testing.T, dir string, names []string) { flip(t, filepath.Join(dir, segment(names, 0)), 5000) }, false, false},
-		{"a bit in the first record", func(t *testing.T, dir string, names []string) { flip(t, filepath.Join(dir, segment(names, 0)), 70) }, false, false},
-		{"a bit in the last segment", func(t *testing.T, dir string, names []string) { flip(t, filepath.Join(dir, segment(names, -1)), 200) }, false, false},
-		{"a bit in a header", func(t *testing.T, dir string, names []string) { flip(t, filepath.Join(dir, segment(names, 2)), 20) }, false, false},
-		{"a segment is missing", func(t *testing.T, dir string, names []string) { os.Remove(filepath.Join(dir, segment(names, 1))) }, false, false},
-		{"the last segment is missing", func(t *testing.T, dir string, names []string) { os.Remove(filepath.Join(dir, segment(names, -1))) }, false, false},
-		{"the manifest is missing", func(t *testing.T, dir string, names []string) { os.Remove(filepath.Join(dir, "manifest")) }, true, false},
-		{"the manifest is damaged", func(t *testing.T, dir string, names []string) { flip(t, filepath.Join(dir, "manifest"), 50) }, true, false},
-		{"the handlers' file is damaged", func(t *testing.T, dir string, names []string) { flip(t, filepath.Join(dir, "handlers"), 45) }, true, false},
-		{"the handlers' file is missing", func(t *testing.T, dir string, names []string) { os.Remove(filepath.Join(dir, "handlers")) }, true, false},
+		{"a bit in the first segment", func(t *testing.T, dir string, names []string) { flip(t, filepath.Join(dir, segment(names, 0)), 5000) }, false, kept},
+		{"a bit in the first record", func(t *testing.T, dir string, names []string) { flip(t, filepath.Join(dir, segment(names, 0)), 70) }, false, kept},
+		{"a bit in the last segment", func(t *testing.T, dir string, names []string) { flip(t, filepath.Join(dir, segment(names, -1)), 200) }, false, kept},
+		{"a bit before what says what was removed", func(t *testing.T, dir string, names []string) { flip(t, filepath.Join(dir, segment(names, 1)), 5000) }, false, truncated},
+		{"a bit in a compacted segment", func(t *testing.T, dir string, names []string) { flip(t, filepath.Join(dir, segment(names, 1)), 9000) }, false, compacted},
+		{"a bit in the header of a compacted segment", func(t *testing.T, dir string, names []string) { flip(t, filepath.Join(dir, segment(names, 2)), 33) }, false, compacted},
+		{"a compacted segment is missing", func(t *testing.T, dir string, names []string) { os.Remove(filepath.Join(dir, segment(names, 1))) }, false, compacted},
+		{"what says what was removed is missing", func(t *testing.T, dir string, names []string) {
+			for i := 1; ; i++ {
+				name := segment(names, i)
+				if name == segment(names, 0) {
+					return
+				}
+				os.Remove(filepath.Join(dir, name))
+			}
+		}, false, compacted},
+		{"a bit in a header", func(t *testing.T, dir string, names []string) { flip(t, filepath.Join(dir, segment(names, 2)), 20) }, false, kept},
+		{"a segment is missing", func(t *testing.T, dir string, names []string) { os.Remove(filepath.Join(dir, segment(names, 1))) }, false, kept},
+		{"the last segment is missing", func(t *testing.T, dir string, names []string) { os.Remove(filepath.Join(dir, segment(names, -1))) }, false, kept},
+		{"the manifest is missing", func(t *testing.T, dir string, names []string) { os.Remove(filepath.Join(dir, "manifest")) }, true, kept},
+		{"the manifest is damaged", func(t *testing.T, dir string, names []string) { flip(t, filepath.Join(dir, "manifest"), 50) }, true, kept},
+		{"the handlers' file is damaged", func(t *testing.T, dir string, names []string) { flip(t, filepath.Join(dir, "handlers"), 45) }, true, kept},
+		{"the handlers' file is missing", func(t *testing.T, dir string, names []string) { os.Remove(filepath.Join(dir, "handlers")) }, true, kept},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			dir := t.TempDir()
 			s := mustOpen(t, dir, small)
 			m := newModel(t, s, 6)
 			m.grow(250)
-			if tc.compact {
+			if tc.removal >= truncated {
 				for range 10 {
 					if err := m.truncate(t.Context()); err != nil {
 						t.Fatal(err)
 					}
 				}
+				if err := m.delete(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if tc.removal == compacted {
 				if _, err := s.Compact(t.Context(), nil); err != nil {
 					t.Fatal(err)
 				}
@@ -460,17 +483,25 @@ func TestRepair(t *testing.T) {
 			if at, ok, err := s.LoadCheckpoint(t.Context(), "h"); err != nil || ok == r.Handlers || at > s.Head() {
 				t.Errorf("the checkpoint is %d, %v, %v; %+v", at, ok, err, r)
 			}
-			if !tc.compact {
-				n := newModel(t, s, 7)
-				n.log = m.log[:s.Head()]
-				for i := range n.log {
-					n.stream(n.log[i].stream).version = n.log[i].version
-				}
-				n.reopened(s)
-				n.check()
-				n.grow(20)
-				n.check()
+			n := newModel(t, s, 7)
+			n.log = m.log[:s.Head()]
+			for i := range n.log {
+				n.stream(n.log[i].stream).version = n.log[i].version
 			}
+			for name, st := range m.streams { // what was removed stays so, and no version is given twice
+				if kept := n.stream(name); st.deleted {
+					kept.version, kept.deleted = st.version, true
+				} else if st.before > 0 {
+					kept.version, kept.before = max(kept.version, st.before-1), st.before
+				}
+			}
+			if tc.name == "what says what was removed is missing" {
+				n.believe(s)
+			}
+			n.reopened(s)
+			n.check()
+			n.grow(20)
+			n.check()
 			again, err := filestore.Open(dir, small)
 			if err == nil {
 				again.Close()
@@ -485,6 +516,41 @@ func TestRepair(t *testing.T) {
 		})
 	}
 }
+
+// believe makes the model forget what was removed, but for what cannot be there any more.
+func (m *model) believe(s *filestore.Store) {
+	m.Helper()
+	for name, st := range m.streams {
+		st.deleted, st.before, st.version = false, 0, 0
+		for i := range m.log {
+			if f := &m.log[i]; f.stream == name {
+				st.version = f.version
+			}
+		}
+		state, err := s.Load(m.Context(), name)
+		if err != nil {
+			m.Fatal(err)
+		}
+		var first [1]engine.Event
+		n, _, err := s.ReadStream(m.Context(), state, engine.StreamQuery{From: 1, To: maxVersion}, first[:])
+		switch {
+		case err != nil:
+			m.Fatal(err)
+		case n == 1:
+			st.before = first[0].Version
+		default:
+			// Nothing is known of it any more: its versions begin anew.
+			st.before, st.version = 1, state.Version
+			for i := range m.log {
+				if f := &m.log[i]; f.stream == name {
+					f.version = 0
+				}
+			}
+		}
+	}
+}
+
+const maxVersion = ^engine.Version(0)
 
 func list(t *testing.T, dir string) (names []string) {
 	entries, err := os.ReadDir(dir)

@@ -65,6 +65,7 @@ type examination struct {
 	endOf     *segment
 	handlers  *handlersFile // nil if damaged
 	manifest  *manifest     // nil if damaged
+	ix        *indexer      // of what is whole
 	firstLost int           // index in manifest.Segments of the first that is not whole
 }
 
@@ -124,6 +125,7 @@ func (x *examination) run() error {
 func (x *examination) segments(m *manifest) error {
 	s := x.s
 	ix := newIndexer(s)
+	x.ix = ix
 	good := true // no damage so far
 	for i, ms := range m.Segments {
 		before := len(x.v.Damage)

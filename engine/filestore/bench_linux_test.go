@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -135,7 +136,7 @@ func rawFile(b *testing.B, groups, n, size int) time.Duration {
 	return time.Since(began)
 }
 
-// BenchmarkRead measures reading of a million events, and how long opening them takes.
+// BenchmarkRead measures reading of a million events: warm, and cold, when they are on disk alone.
 func BenchmarkRead(b *testing.B) {
 	const n = 1_000_000
 	dir := b.TempDir()
@@ -144,7 +145,7 @@ func BenchmarkRead(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer s.Close()
+	defer func() { s.Close() }()
 	var dst [128]engine.Event
 	b.Run("sequential", func(b *testing.B) {
 		for b.Loop() {
@@ -161,35 +162,133 @@ func BenchmarkRead(b *testing.B) {
 	b.Run("stream", func(b *testing.B) {
 		events := 0
 		for i := 0; b.Loop(); i++ {
-			state, err := s.Load(b.Context(), fmt.Sprintf("stream-%d", i%1000))
-			if err != nil {
-				b.Fatal(err)
-			}
-			for v := engine.Version(1); v <= state.Version; {
-				k, next, err := s.ReadStream(b.Context(), state, engine.StreamQuery{From: v, To: state.Version}, dst[:])
-				if err != nil {
-					b.Fatal(err)
-				}
-				v = next
-				events += k
-			}
+			events += readStream(b, s, fmt.Sprintf("stream-%d", i%1000), dst[:])
 		}
 		b.ReportMetric(float64(events)/b.Elapsed().Seconds()/1e6, "Mevents/s")
 	})
-	b.Run("open", func(b *testing.B) {
-		if err := s.Close(); err != nil {
+	b.Run("sequential-cold", func(b *testing.B) {
+		for b.Loop() {
+			b.StopTimer()
+			forget(b, dir)
+			b.StartTimer()
+			for pos := engine.Position(1); pos <= n; {
+				k, next, err := s.ReadAll(b.Context(), engine.Query{From: pos, To: n}, dst[:])
+				if err != nil || k == 0 {
+					b.Fatal(k, err)
+				}
+				pos = next
+			}
+		}
+		b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds()/1e6, "Mevents/s")
+	})
+	b.Run("stream-cold", func(b *testing.B) {
+		events := 0
+		for i := 0; b.Loop(); i++ {
+			if i%100 == 0 {
+				b.StopTimer()
+				forget(b, dir)
+				s.Close()
+				if s, err = filestore.Open(dir, filestore.Options{}); err != nil { // an empty cache
+					b.Fatal(err)
+				}
+				forget(b, dir)
+				b.StartTimer()
+			}
+			events += readStream(b, s, fmt.Sprintf("stream-%d", i*37%1000), dst[:])
+		}
+		b.ReportMetric(float64(events)/b.Elapsed().Seconds()/1e6, "Mevents/s")
+	})
+}
+
+func readStream(b *testing.B, s *filestore.Store, name string, dst []engine.Event) (n int) {
+	state, err := s.Load(b.Context(), name)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for v := engine.Version(1); v <= state.Version; {
+		k, next, err := s.ReadStream(b.Context(), state, engine.StreamQuery{From: v, To: state.Version}, dst)
+		if err != nil {
 			b.Fatal(err)
 		}
-		for b.Loop() {
+		v = next
+		n += k
+	}
+	return n
+}
+
+// forget makes the system forget what it has of the files of a store, as far as they are
+// on disk.
+func forget(b *testing.B, dir string) {
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	const dontNeed = 4 // POSIX_FADV_DONTNEED
+	for _, name := range files {
+		f, err := os.Open(name)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, _, errno := syscall.Syscall6(syscall.SYS_FADVISE64, f.Fd(), 0, 0, dontNeed, 0, 0); errno != 0 {
+			b.Fatal(errno)
+		}
+		f.Close()
+	}
+}
+
+// BenchmarkOpen measures how long opening and closing a store takes that was closed, and one
+// that was not and has lost all its indexes; and the memory that it takes.
+func BenchmarkOpen(b *testing.B) {
+	sizes := []int{1_000_000}
+	if os.Getenv("WEIR_SOAK") != "" {
+		sizes = append(sizes, 10_000_000)
+	}
+	for _, n := range sizes {
+		dir := b.TempDir()
+		fill(b, dir, n)
+		open := func(b *testing.B) *filestore.Store {
 			s, err := filestore.Open(dir, filestore.Options{})
 			if err != nil {
 				b.Fatal(err)
 			}
-			if err := s.Close(); err != nil {
-				b.Fatal(err)
-			}
+			return s
 		}
-	})
+		b.Run(fmt.Sprintf("events=%d", n), func(b *testing.B) {
+			var took time.Duration
+			for b.Loop() {
+				began := time.Now()
+				s := open(b)
+				took += time.Since(began)
+				if err := s.Close(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(took.Seconds()*1e3/float64(b.N), "ms/open")
+			b.StopTimer()
+			before := heap()
+			s := open(b)
+			b.ReportMetric(float64(heap()-before)/float64(n), "B/event")
+			s.Close()
+		})
+		b.Run(fmt.Sprintf("events=%d/without-index", n), func(b *testing.B) {
+			for b.Loop() {
+				b.StopTimer()
+				indexes, _ := filepath.Glob(filepath.Join(dir, "*.idx"))
+				for _, name := range indexes {
+					os.Remove(name)
+				}
+				b.StartTimer()
+				open(b).Close()
+			}
+		})
+	}
+}
+
+func heap() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }
 
 func fill(b *testing.B, dir string, n int) {
