@@ -14,10 +14,12 @@ TOOL := go tool -modfile=$(CURDIR)/tools/go.mod
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-test: ## all tests of every module, with the race detector
-	@for m in $(CODE); do echo "== $$m"; (cd $$m && go test -race ./...) || exit 1; done
+test: ## all tests of every module, with the race detector (but for the peers in bench)
+	@for m in $(filter-out bench,$(CODE)); do echo "== $$m"; (cd $$m && go test -race ./...) || exit 1; done
 	@echo "== crashes, without the race detector: they vary the disk, not the schedule"
 	go test -run '$(CRASHES)' -v ./engine/filestore | grep -vE '^(=== |    ? *--- PASS)'; exit $${PIPESTATUS[0]}
+	@# The peers without it: to compile them for it takes five minutes of processor time, and no race in them is ours.
+	@echo "== bench"; cd bench && go test -race ./contender ./work ./driver ./report && go test . ./peers
 
 race: ## the core's concurrency tests, 20 times on 1, 2 and 4 processors
 	go test -race -count=20 -cpu 1,2,4 ./actor ./dispatch ./engine/... .
@@ -34,7 +36,10 @@ fuzz: ## fuzz every target (FUZZTIME=30s each)
 	@for f in $$(grep -rhoE '^func Fuzz[A-Za-z]+' --include=*_test.go engine | awk '{print $$2}'); do \
 		echo "== $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(or $(FUZZTIME),30s) ./engine || exit 1; done
 
-bench: ## benchmarks of the core with their baselines (docs/bench tells how to read them)
+bench: ## Weir beside others, into docs/bench (about an hour; BENCH="-rounds 1 -full")
+	cd bench && go run . $(BENCH)
+
+bench-core: ## benchmarks of the core with their baselines (docs/bench tells how to read them)
 	go test -run '^$$' -bench . -benchmem ./actor ./dispatch ./engine
 
 cover: ## statement coverage of the core
@@ -53,4 +58,4 @@ fmt: ## format all Go files
 tidy: ## go mod tidy in every module
 	@for m in $(MODULES); do (cd $$m && go mod tidy) || exit 1; done
 
-.PHONY: help test race soak crash fuzz bench cover lint fmt tidy
+.PHONY: help test race soak crash fuzz bench bench-core cover lint fmt tidy

@@ -1,0 +1,82 @@
+package main_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	bench "github.com/weirstore/weir/bench"
+	"github.com/weirstore/weir/bench/work"
+)
+
+// TestMain is also the child processes: the command starts itself again.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "-child" {
+		if err := bench.Run(context.Background(), os.Args[1:], os.Stdout, os.Stderr); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func TestCommand(t *testing.T) {
+	dir := t.TempDir()
+	files := filepath.Join(dir, "files")
+	if err := os.Mkdir(files, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var progress bytes.Buffer
+	err := bench.Run(t.Context(), []string{"-rounds", "2", "-factor", "0.001", "-works", "append,submit,handlers-1", "-contenders", "weir,round trip,mutex,EventBus",
+		"-out", filepath.Join(dir, "out"), "-dir", files}, io.Discard, &progress)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, progress.String())
+	}
+	read := func(name string) string {
+		text, err := os.ReadFile(filepath.Join(dir, "out", name))
+		if err != nil {
+			t.Error(err)
+		}
+		return string(text)
+	}
+	table := read("comparison.md")
+	for _, want := range []string{"| weir |", "| channel round trip |", "| asaskevich/EventBus |", "![rates](rates.svg)", "![growth](growth.svg)", "Weir has no Submit yet", "hallgren"} {
+		if !strings.Contains(table, want) {
+			t.Errorf("the table lacks %q:\n%s", want, table)
+		}
+	}
+	if strings.Contains(table, "failed") {
+		t.Errorf("something failed:\n%s", table)
+	}
+	if strings.Contains(table, dir) {
+		t.Error("the table names a folder of this machine")
+	}
+	for _, chart := range []string{"rates.svg", "growth.svg"} {
+		if !strings.Contains(read(chart), "<svg") {
+			t.Errorf("%s is no SVG", chart)
+		}
+	}
+	var results []work.Result
+	if err := json.Unmarshal([]byte(read("results.json")), &results); err != nil {
+		t.Error(err)
+	}
+	// append: weir, round trip, mutex + slice, EventBus; handlers-1, -10 and -100: weir, mutex + slice; in two rounds.
+	if len(results) != 20 {
+		t.Errorf("%d results, want 20", len(results))
+	}
+	if left, err := os.ReadDir(files); err != nil || len(left) > 0 {
+		t.Errorf("left in the folder: %v, %v", left, err)
+	}
+	for _, args := range [][]string{{"-rounds", "0"}, {"-works", "nothing"}, {"-child", "{"}} {
+		if err := bench.Run(t.Context(), args, io.Discard, io.Discard); err == nil {
+			t.Errorf("%q is no error", args)
+		}
+	}
+}
