@@ -102,8 +102,27 @@ func handlerError(op string, h *Handler, err error) error {
 // stopped before the position, [ErrRemoved] when one is removed or was never there, [ErrClosed], or
 // [ErrInHandler] from inside a handler: handlers that wait for handlers could wait in a circle.
 func (e *Engine) Wait(ctx context.Context, pos Position, handlers ...string) error {
+	op := fmt.Sprintf("wait for position %d", pos)
+	name, err := e.wait(ctx, pos, handlers...)
+	_, stopped := errors.AsType[*StoppedError](err)
+	switch {
+	case err == nil:
+		return nil
+	case name == "" || stopped:
+		return opError(op, "", err)
+	case err == errNoHandler:
+		return opError("wait for handler", name, e.goneError())
+	}
+	return opError(op+", handler", name, err)
+}
+
+// errNoHandler is what wait says of a name that no handler has.
+var errNoHandler = errors.New("no such handler")
+
+// wait waits for handlers, and says which one it has failed at.
+func (e *Engine) wait(ctx context.Context, pos Position, handlers ...string) (name string, err error) {
 	if e.insideDecide() {
-		return fmt.Errorf("engine: wait for position %d: %w", pos, ErrInDecide)
+		return "", ErrInDecide
 	}
 	var wait []*dispatch.Handler[Event]
 	if len(handlers) == 0 {
@@ -113,13 +132,13 @@ func (e *Engine) Wait(ctx context.Context, pos Position, handlers ...string) err
 			}
 		}
 		if e.gate.sealed() { // or nothing would be left to wait for, whatever was handled
-			return fmt.Errorf("engine: wait for position %d: %w", pos, ErrClosed)
+			return "", ErrClosed
 		}
 	}
 	for _, name := range handlers {
 		h, ok := e.dispatcher.Handler(name)
 		if !ok {
-			return fmt.Errorf("engine: wait for handler %q: %w", name, e.goneError())
+			return name, errNoHandler
 		}
 		wait = append(wait, h)
 	}
@@ -132,14 +151,10 @@ func (e *Engine) Wait(ctx context.Context, pos Position, handlers ...string) err
 			err = e.goneError()
 		}
 		if err != nil {
-			op := fmt.Sprintf("wait for position %d", pos)
-			if _, ok := errors.AsType[*StoppedError](err); ok {
-				return opError(op, "", err)
-			}
-			return opError(op+", handler", h.Name(), err)
+			return h.Name(), err
 		}
 	}
-	return nil
+	return "", nil
 }
 
 // goneError says why there is no such handler.
