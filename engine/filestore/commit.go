@@ -3,7 +3,6 @@ package filestore
 import (
 	"context"
 	"fmt"
-	"sync"
 	"sync/atomic"
 
 	"github.com/weirstore/weir/engine"
@@ -40,17 +39,24 @@ const (
 	commitLeft
 )
 
-var commitPool = sync.Pool{New: func() any { return &commit{done: make(chan struct{}, 1)} }}
-
 // keepBuffer is the size of a buffer that a pooled commit may keep.
 const keepBuffer = 64 << 10
 
-func (c *commit) free() {
+// newCommit takes a commit from the store's own pool: a channel that was made inside of a
+// testing/synctest bubble must not get into another store outside of it.
+func (s *Store) newCommit() *commit {
+	if c, ok := s.pool.Get().(*commit); ok {
+		return c
+	}
+	return &commit{done: make(chan struct{}, 1)}
+}
+
+func (s *Store) free(c *commit) {
 	if cap(c.buf) > keepBuffer {
 		c.buf, c.ends = nil, nil
 	}
 	*c = commit{buf: c.buf[:0], ends: c.ends[:0], done: c.done}
-	commitPool.Put(c)
+	s.pool.Put(c)
 }
 
 // Commit implements [engine.Backend]. The records are encoded here, in the caller's goroutine;
@@ -61,15 +67,16 @@ func (s *Store) Commit(ctx context.Context, writes []*engine.Write) error {
 	if err := s.check(); err != nil {
 		return err
 	}
-	c := commitPool.Get().(*commit)
-	if err := c.encode(writes); err != nil {
-		c.free()
+	c := s.newCommit()
+	if err := c.encode(writes, s.maxBatch); err != nil {
+		s.free(c)
 		return err
 	}
 	return s.submit(ctx, c)
 }
 
-func (c *commit) encode(writes []*engine.Write) error {
+// encode makes the records of writes, which may take so many bytes.
+func (c *commit) encode(writes []*engine.Write, limit int64) error {
 	c.writes = writes
 	for _, w := range writes {
 		switch w.Durability {
@@ -91,8 +98,8 @@ func (c *commit) encode(writes []*engine.Write) error {
 			if err != nil {
 				return fmt.Errorf("filestore: event %d for stream %q: %w", i+1, w.Stream.Name, err)
 			}
-			if size := int64(len(c.buf)) + segmentHeader; size > maxSegment {
-				return &TooLargeError{Size: int64(len(c.buf)), Limit: maxSegment - segmentHeader}
+			if size := int64(len(c.buf)); size > limit {
+				return &TooLargeError{Size: size, Limit: limit}
 			}
 			c.ends = append(c.ends, uint32(len(c.buf)))
 		}
@@ -105,7 +112,7 @@ func (c *commit) encode(writes []*engine.Write) error {
 
 // control stores control records, synced (fdatasync).
 func (s *Store) control(ctx context.Context, controls ...control) error {
-	c := commitPool.Get().(*commit)
+	c := s.newCommit()
 	c.controls, c.durability = controls, engine.Synced
 	for _, r := range controls {
 		c.buf = append(c.buf, controlRecord(r.kind, r.stream, r.version)...)
@@ -116,7 +123,7 @@ func (s *Store) control(ctx context.Context, controls ...control) error {
 
 // call runs fn in the writer's goroutine, after what was committed before.
 func (s *Store) call(ctx context.Context, fn func(w *writer) error) error {
-	c := commitPool.Get().(*commit)
+	c := s.newCommit()
 	c.call = fn
 	return s.submit(ctx, c)
 }
@@ -124,7 +131,7 @@ func (s *Store) call(ctx context.Context, fn func(w *writer) error) error {
 // submit gives a commit to the writer and waits for the answer.
 func (s *Store) submit(ctx context.Context, c *commit) error {
 	if ctx.Err() != nil {
-		c.free()
+		s.free(c)
 		return context.Cause(ctx)
 	}
 	select {
@@ -133,10 +140,10 @@ func (s *Store) submit(ctx context.Context, c *commit) error {
 		select {
 		case s.commits <- c:
 		case <-s.closing:
-			c.free()
+			s.free(c)
 			return engine.ErrClosed
 		case <-ctx.Done():
-			c.free()
+			s.free(c)
 			return context.Cause(ctx)
 		}
 	}
@@ -154,7 +161,7 @@ func (s *Store) submit(ctx context.Context, c *commit) error {
 		<-c.done
 	}
 	err := c.err
-	c.free()
+	s.free(c)
 	return err
 }
 
