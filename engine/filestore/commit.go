@@ -68,14 +68,15 @@ func (s *Store) Commit(ctx context.Context, writes []*engine.Write) error {
 		return err
 	}
 	c := s.newCommit()
-	if err := c.encode(writes); err != nil {
+	if err := c.encode(writes, s.maxBatch); err != nil {
 		s.free(c)
 		return err
 	}
 	return s.submit(ctx, c)
 }
 
-func (c *commit) encode(writes []*engine.Write) error {
+// encode makes the records of writes, which may take so many bytes.
+func (c *commit) encode(writes []*engine.Write, limit int64) error {
 	c.writes = writes
 	for _, w := range writes {
 		switch w.Durability {
@@ -97,8 +98,8 @@ func (c *commit) encode(writes []*engine.Write) error {
 			if err != nil {
 				return fmt.Errorf("filestore: event %d for stream %q: %w", i+1, w.Stream.Name, err)
 			}
-			if size := int64(len(c.buf)) + segmentHeader; size > maxSegment {
-				return &TooLargeError{Size: int64(len(c.buf)), Limit: maxSegment - segmentHeader}
+			if size := int64(len(c.buf)); size > limit {
+				return &TooLargeError{Size: size, Limit: limit}
 			}
 			c.ends = append(c.ends, uint32(len(c.buf)))
 		}

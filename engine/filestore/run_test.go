@@ -40,6 +40,7 @@ type run struct {
 // promise is what must be found after a crash at some moment.
 type promise struct {
 	durable engine.Position           // every event up to here is on disk
+	written engine.Position           // every event up to here the operating system has
 	removed map[string]engine.Version // versions before these are gone
 	maybe   map[string]engine.Version // versions before these may be gone: it was asked for
 	// handlers is what checkpoints and parked lists may be: as stored last, and as they were to be
@@ -159,7 +160,10 @@ func (r *run) put(d engine.Durability) error {
 		for _, w := range writes {
 			w.Stream.Version += engine.Version(len(w.Events))
 		}
-		if d == engine.Synced {
+		r.now.written = end
+		if d != engine.Synced {
+			r.mark()
+		} else {
 			r.now.durable = end
 			r.mark()
 			file, bytes := r.active()

@@ -22,6 +22,8 @@ type Store struct {
 	id   storeID
 	lock io.Closer
 
+	maxBatch int64 // bytes that the records of one commit may take; tests set less
+
 	// group has every goroutine of the store: the writer, the syncer, and while there is
 	// need of them one that prepares a segment and one that writes index files.
 	group *actor.Group
@@ -37,8 +39,8 @@ type Store struct {
 	cache    *cache
 	handlers *handlers
 
-	commits  chan *commit  // to the writer; see commitsWaiting
 	pool     sync.Pool     // of *commit
+	commits  chan *commit  // to the writer; see commitsWaiting
 	closing  chan struct{} // closed by Close: no more commits
 	gone     chan struct{} // closed when the writer has returned
 	unsynced chan struct{} // cap 1: something was written and not synced
@@ -88,6 +90,7 @@ func newStore(fs vfs.FS, dir string, opts Options) *Store {
 		dir:        dir,
 		fs:         fs,
 		opts:       opts,
+		maxBatch:   maxSegment - segmentHeader,
 		group:      actor.NewGroup(),
 		types:      newTypes(),
 		streams:    newStreams(),
