@@ -58,8 +58,8 @@ type Options struct {
 	Retention []RetentionRule
 
 	// CheckpointEvery is how long after a named handler has made progress the checkpoints of
-	// all that did are stored, in one batch: with backends that outlive the process, which
-	// memory does not. After a crash at most what was handled within this time, plus the
+	// all that did are stored, in one batch, and parked lists with them: with backends that
+	// outlive the process, which memory does not. After a crash at most what was handled within this time, plus the
 	// time that one save takes, is handled again. Default 1s.
 	CheckpointEvery time.Duration
 	// CloseTimeout is the deadline of Close, and of a Shutdown from inside a handler. Default 30s.
