@@ -4,6 +4,8 @@
 //   - Linearizability: what concurrent appenders and readers of a stream were told has an order
 //     that a plain list explains (porcupine searches for it), also while the engine shuts down, contexts
 //     end, and outcomes are unknown. Planted bugs prove that the search can fail.
+//   - Crashes: the same over the file backend, across several processes that are killed (SIGKILL) at random moments:
+//     one order of all calls explains what every process was told and what is in the files.
 //   - Model: the whole engine against a page of slices, in random sequences of operations (rapid),
 //     in virtual time (testing/synctest).
 //   - Order: positions, versions, batches and times of one log, seen by readers while 64 goroutines write it.

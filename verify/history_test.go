@@ -112,8 +112,14 @@ func recordHistory(t testing.TB, rng *rand.Rand, w workload, backend engine.Back
 	}
 	h.log = logOf(t, log)
 	h.resolve()
-	// The last word: what each stream holds in the end.
-	for s := range w.streams {
+	h.readStreams(w.streams, w.clients, int64(time.Since(began)))
+	return h
+}
+
+// readStreams adds to the history, as a client's reads from now on, what each stream holds by the
+// log. It returns when that was done.
+func (h *history) readStreams(streams, client int, now int64) int64 {
+	for s := range streams {
 		c := call{stream: streamName(s), read: true}
 		out := outcome{}
 		for _, ev := range h.log {
@@ -121,10 +127,10 @@ func recordHistory(t testing.TB, rng *rand.Rand, w workload, backend engine.Back
 				out.events = append(out.events, seen{ev.Data.(fact), ev.Version})
 			}
 		}
-		now := int64(time.Since(began))
-		h.ops = append(h.ops, porcupine.Operation{ClientId: w.clients, Input: c, Call: now, Output: out, Return: now + 1})
+		h.ops = append(h.ops, porcupine.Operation{ClientId: client, Input: c, Call: now + 1, Output: out, Return: now + 2})
+		now += 2
 	}
-	return h
+	return now
 }
 
 // resolve tells of every append with an unknown outcome what became of it, which the log

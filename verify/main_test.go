@@ -19,7 +19,12 @@ import (
 	"github.com/weirstore/weir/engine"
 )
 
+// TestMain is also the process that TestStreamsAreLinearizableAcrossCrashes kills.
 func TestMain(m *testing.M) {
+	if spec := os.Getenv(crashLife); spec != "" {
+		live(spec)
+		return
+	}
 	flag.Parse()
 	// rapid has its own flags; these make it follow WEIR_SEED and leave no files behind.
 	_ = flag.Set("rapid.nofailfile", "true")
@@ -79,6 +84,9 @@ func open(t testing.TB, opts engine.Options) *engine.Engine {
 	}
 	eng, err := engine.Open(opts)
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := engine.Register[fact](eng, "fact"); err != nil { // or a backend that stores bytes would not decode it
 		t.Fatal(err)
 	}
 	return eng
