@@ -81,10 +81,6 @@ func (s *saidOutcome) outcome() outcome {
 	return o
 }
 
-func crashOptions() filestore.Options {
-	return filestore.Options{SegmentSize: 64 << 10, Logger: quiet} // some rolls in a history
-}
-
 // live is the process that is killed. Half of its appends are content with Written.
 func live(spec string) {
 	var l session
@@ -94,7 +90,7 @@ func live(spec string) {
 		}
 	}
 	must(json.Unmarshal([]byte(spec), &l))
-	store, err := filestore.Open(l.Dir, crashOptions())
+	store, err := filestore.Open(l.Dir, fileOptions)
 	must(err)
 	eng, err := engine.Open(engine.Options{Backend: store, Logger: quiet, StreamMailbox: 1 + l.Number})
 	must(err)
@@ -165,10 +161,10 @@ func recordCrashes(t *testing.T, rng *rand.Rand, seed uint64, lives int, spoil f
 			}
 		}
 		if spoil != nil {
-			dir = rewrite(t, dir, spoil(logOf(t, crashStore(t, dir))))
+			dir = rewrite(t, dir, spoil(logOf(t, openFiles(t, dir))))
 		}
 		before := h.log
-		h.log = logOf(t, crashStore(t, dir))
+		h.log = logOf(t, openFiles(t, dir))
 		if err := (&view{name: "the opening before", events: before}).samePrefix(h.log); err != nil && spoil == nil {
 			t.Error(err)
 		}
@@ -220,15 +216,6 @@ func (s session) run(t *testing.T, heard func(line said, kill func())) {
 	if err := cmd.Wait(); !killed {
 		t.Fatalf("the process has ended by itself: %v", err)
 	}
-}
-
-func crashStore(t *testing.T, dir string) engine.Backend {
-	t.Helper()
-	store, err := filestore.Open(dir, crashOptions())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return store
 }
 
 // TestStreamsAreLinearizableAcrossCrashes: clients append and read in a process that is killed, then in the
@@ -297,7 +284,7 @@ func swapBatches(log []engine.Event) []engine.Event {
 func rewrite(t *testing.T, dir string, log []engine.Event) string {
 	t.Helper()
 	dir = t.TempDir()
-	eng := open(t, engine.Options{Backend: crashStore(t, dir), Durability: engine.Written})
+	eng := open(t, engine.Options{Backend: openFiles(t, dir), Durability: engine.Written})
 	for _, ev := range log {
 		id := ev.ID
 		if f := ev.Data.(fact); f.tag == 0 {

@@ -51,8 +51,8 @@ type plan struct {
 }
 
 // recordHistory lets clients loose on the store that wrap makes of an engine over backend, and
-// then reads what is in the log.
-func recordHistory(t testing.TB, rng *rand.Rand, w workload, backend engine.Backend, log engine.Backend, wrap func(*engine.Engine) store) history {
+// then reads what is in the log, which again opens once more.
+func recordHistory(t testing.TB, rng *rand.Rand, w workload, backend engine.Backend, again func() engine.Backend, wrap func(*engine.Engine) store) history {
 	t.Helper()
 	ctx, end := bounded(t)
 	defer end()
@@ -95,7 +95,7 @@ func recordHistory(t testing.TB, rng *rand.Rand, w workload, backend engine.Back
 	if w.shutdown {
 		wg.Go(func() {
 			for range rng.IntN(w.ops) { // some time
-				_, _ = st.Append(ctx, "pacemaker", engine.Any, engine.NewEvent{Type: "beat", Data: fact{}})
+				_, _ = st.Append(ctx, "pacemaker", engine.Any, engine.NewEvent{Type: "fact", Data: fact{}})
 			}
 			if _, err := st.Shutdown(ctx); err != nil {
 				t.Errorf("shutdown: %v", err)
@@ -110,7 +110,7 @@ func recordHistory(t testing.TB, rng *rand.Rand, w workload, backend engine.Back
 	for _, o := range ops {
 		h.ops = append(h.ops, o...)
 	}
-	h.log = logOf(t, log)
+	h.log = logOf(t, again())
 	h.resolve()
 	h.readStreams(w.streams, w.clients, int64(time.Since(began)))
 	return h
