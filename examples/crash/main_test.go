@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 func TestNumbers(t *testing.T) {
 	rounds, dir := 3, t.TempDir()
 	if os.Getenv("WEIR_SOAK") != "" {
-		rounds = 100
+		rounds = 30
 	}
 	var out strings.Builder
 	first, err := run(t.Context(), &out, dir, rounds)
