@@ -12,6 +12,8 @@
 //   - Hand-over: handlers and followers that join, pause, stop, or are removed and come back in a
 //     storm of appends miss nothing, repeat nothing, and reorder nothing. And when there is no storm,
 //     no wake-up is lost.
+//   - Recordings: real event logs (the folder WEIR_DATA) come back from files as they were, line by line, and give
+//     the answers that other programs have found in them.
 //   - Shutdown: at any moment, what was acknowledged is in the log and was handled.
 //
 // TestRegression… are the smallest reproductions of the bugs that these have found.
