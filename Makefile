@@ -24,7 +24,7 @@ test: ## all tests of every module, with the race detector (but for the peers in
 race: ## the core's concurrency tests, 20 times on 1, 2 and 4 processors
 	go test -race -count=20 -cpu 1,2,4 ./actor ./dispatch ./engine/... .
 
-soak: ## the long form of the random and stress tests (SCALE=100)
+soak: ## the long form of the random, crash and stress tests (SCALE=100); set WEIR_DATA for the large recording
 	cd verify && WEIR_SOAK=$(or $(SCALE),100) go test -race -timeout 0 -v ./...
 	WEIR_SOAK=$(or $(SCALE),100) go test -race -timeout 0 $$(go list ./engine/... ./examples/... | grep -v /filestore)
 	WEIR_SOAK=$(or $(SCALE),100) go test -timeout 0 -v ./engine/filestore # 100: two million power cuts

@@ -10,7 +10,8 @@ import (
 
 // Options of [Open]. The zero value works: an engine in memory with these defaults.
 type Options struct {
-	// Backend is where the log lives. Default [NewMemory]. The engine owns it and closes it.
+	// Backend is where the log lives. Default [NewMemory]. The engine owns it from then on and closes it,
+	// but if Open fails it is still the caller's, to be closed.
 	Backend Backend
 
 	// Logger gets what no caller is there to be told: handlers that fail, stop, lag or are

@@ -5,6 +5,9 @@
 //	if err != nil { … }
 //	eng, err := engine.Open(engine.Options{Backend: store}) // eng.Close closes the store
 //
+// Payloads are stored as bytes. A process that reads what another has stored has to know the Go types
+// first: see [engine.Register]. If engine.Open fails, the store is still open.
+//
 // A store is one directory that one process has open. The log is a list of segments, files
 // of a fixed size that are filled with zeros before they are used; appending is the only way in which
 // one changes. Everything else in the directory is small, or can be made anew from the log.

@@ -37,7 +37,7 @@ type Cut struct {
 	SavedAs string // the file that has the bytes now
 }
 
-// Recovery returns what Open has found and done.
+// Recovery returns what Open has found and done. It never changes, and can be asked for at any time.
 func (s *Store) Recovery() Recovery { return s.recovery }
 
 const lockName = "lock"
