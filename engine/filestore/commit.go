@@ -62,14 +62,15 @@ func (s *Store) Commit(ctx context.Context, writes []*engine.Write) error {
 		return err
 	}
 	c := commitPool.Get().(*commit)
-	if err := c.encode(writes); err != nil {
+	if err := c.encode(writes, s.limit); err != nil {
 		c.free()
 		return err
 	}
 	return s.submit(ctx, c)
 }
 
-func (c *commit) encode(writes []*engine.Write) error {
+// encode encodes the records, which may have so many bytes in all.
+func (c *commit) encode(writes []*engine.Write, limit int64) error {
 	c.writes = writes
 	for _, w := range writes {
 		switch w.Durability {
@@ -87,12 +88,12 @@ func (c *commit) encode(writes []*engine.Write) error {
 		for i := range w.Events {
 			left--
 			var err error
-			c.buf, err = appendRecord(c.buf, w.Stream.Name, w.After+1+engine.Version(i), &w.Events[i], left == 0)
+			c.buf, err = appendRecord(c.buf, w.Stream.Name, w.After+1+engine.Version(i), &w.Events[i], left == 0, limit)
 			if err != nil {
 				return fmt.Errorf("filestore: event %d for stream %q: %w", i+1, w.Stream.Name, err)
 			}
-			if size := int64(len(c.buf)) + segmentHeader; size > maxSegment {
-				return &TooLargeError{Size: int64(len(c.buf)), Limit: maxSegment - segmentHeader}
+			if size := int64(len(c.buf)); size > limit {
+				return &TooLargeError{Size: size, Limit: limit}
 			}
 			c.ends = append(c.ends, uint32(len(c.buf)))
 		}

@@ -7,6 +7,25 @@ func Groups(s *Store) int { return int(s.groups.Load()) }
 
 // OpenFS opens a store in a directory of any kind, with segments as small as is asked for.
 func OpenFS(fs vfs.FS, opts Options) (*Store, error) {
+	s, err := newStoreFS(fs, opts)
+	if err != nil {
+		return nil, err
+	}
+	return s.open()
+}
+
+// OpenFixed is OpenFS with what makes one store differ from another that does the same: if the
+// directory is empty, the store gets that ID.
+func OpenFixed(fs vfs.FS, opts Options, id [16]byte) (*Store, error) {
+	s, err := newStoreFS(fs, opts)
+	if err != nil {
+		return nil, err
+	}
+	s.id = id
+	return s.open()
+}
+
+func newStoreFS(fs vfs.FS, opts Options) (*Store, error) {
 	size := opts.SegmentSize
 	opts.SegmentSize = 0
 	opts, err := opts.withDefaults()
@@ -14,7 +33,7 @@ func OpenFS(fs vfs.FS, opts Options) (*Store, error) {
 		return nil, err
 	}
 	opts.SegmentSize = size
-	return open(fs, "disk", opts)
+	return newStore(fs, "disk", opts), nil
 }
 
 // VerifyFS is Verify in a directory of any kind.
@@ -22,3 +41,6 @@ func VerifyFS(fs vfs.FS) (*Verification, error) { return verify(fs, "disk") }
 
 // RepairFS is Repair in a directory of any kind.
 func RepairFS(fs vfs.FS) (*Repaired, error) { return repair(fs, "disk") }
+
+// SetLimit makes a commit's records too large that have more bytes. Before there are commits.
+func SetLimit(s *Store, bytes int64) { s.limit = bytes }
