@@ -30,9 +30,9 @@ soak: ## the long form of the random and stress tests (SCALE=100)
 crash: ## kill a process that appends, ROUNDS=1000 times, and account for every event
 	WEIR_CRASH=$(or $(ROUNDS),1000) go test -run 'TestKill' -v -timeout 0 ./engine/filestore
 
-fuzz: ## fuzz every target (FUZZTIME=30s each)
-	@for f in $$(grep -rhoE '^func Fuzz[A-Za-z]+' --include=*_test.go engine | awk '{print $$2}'); do \
-		echo "== $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(or $(FUZZTIME),30s) ./engine || exit 1; done
+fuzz: ## fuzz every target of every package (FUZZTIME=30s each)
+	@grep -rnE '^func Fuzz[A-Za-z]+' --include=*_test.go engine | sed -E 's,/[^/]*:[0-9]+:func (Fuzz[A-Za-z]+).*, \1,' | while read -r pkg f; do \
+		echo "== $$pkg $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(or $(FUZZTIME),30s) "./$$pkg" || exit 1; done
 
 bench: ## benchmarks of the core with their baselines (docs/bench tells how to read them)
 	go test -run '^$$' -bench . -benchmem ./actor ./dispatch ./engine
