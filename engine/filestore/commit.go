@@ -12,6 +12,7 @@ import (
 // commit is what one call gives to the writer: a batch of records, some control records, or
 // something else that only the writer may do.
 type commit struct {
+	pool       *sync.Pool
 	writes     []*engine.Write
 	durability engine.Durability // the most that one of the writes asks for
 	events     int
@@ -40,7 +41,14 @@ const (
 	commitLeft
 )
 
-var commitPool = sync.Pool{New: func() any { return &commit{done: make(chan struct{}, 1)} }}
+// newCommit returns a commit of the store's own pool: two stores share none, since a channel
+// that was made in a bubble of testing/synctest cannot be used outside of it, nor the other way round.
+func (s *Store) newCommit() *commit {
+	if c, ok := s.pool.Get().(*commit); ok {
+		return c
+	}
+	return &commit{pool: &s.pool, done: make(chan struct{}, 1)}
+}
 
 // keepBuffer is the size of a buffer that a pooled commit may keep.
 const keepBuffer = 64 << 10
@@ -49,8 +57,8 @@ func (c *commit) free() {
 	if cap(c.buf) > keepBuffer {
 		c.buf, c.ends = nil, nil
 	}
-	*c = commit{buf: c.buf[:0], ends: c.ends[:0], done: c.done}
-	commitPool.Put(c)
+	*c = commit{pool: c.pool, buf: c.buf[:0], ends: c.ends[:0], done: c.done}
+	c.pool.Put(c)
 }
 
 // Commit implements [engine.Backend]. The records are encoded here, in the caller's goroutine;
@@ -61,7 +69,7 @@ func (s *Store) Commit(ctx context.Context, writes []*engine.Write) error {
 	if err := s.check(); err != nil {
 		return err
 	}
-	c := commitPool.Get().(*commit)
+	c := s.newCommit()
 	if err := c.encode(writes, s.limit); err != nil {
 		c.free()
 		return err
@@ -106,7 +114,7 @@ func (c *commit) encode(writes []*engine.Write, limit int64) error {
 
 // control stores control records, synced (fdatasync).
 func (s *Store) control(ctx context.Context, controls ...control) error {
-	c := commitPool.Get().(*commit)
+	c := s.newCommit()
 	c.controls, c.durability = controls, engine.Synced
 	for _, r := range controls {
 		c.buf = append(c.buf, controlRecord(r.kind, r.stream, r.version)...)
@@ -117,7 +125,7 @@ func (s *Store) control(ctx context.Context, controls ...control) error {
 
 // call runs fn in the writer's goroutine, after what was committed before.
 func (s *Store) call(ctx context.Context, fn func(w *writer) error) error {
-	c := commitPool.Get().(*commit)
+	c := s.newCommit()
 	c.call = fn
 	return s.submit(ctx, c)
 }

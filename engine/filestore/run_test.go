@@ -242,7 +242,7 @@ func (r *run) park() {
 	list := slices.DeleteFunc(slices.Clone(r.parked[h]), func(p engine.ParkedRecord) bool { return p.Position == pos })
 	if len(list) == len(r.parked[h]) && len(r.log) > 0 {
 		pos = min(pos, engine.Position(len(r.log)))
-		p := engine.ParkedRecord{Position: pos, Error: fmt.Sprint("no ", r.disk.Len()), Attempts: 1, Time: time.Unix(1, 2).UTC()}
+		p := engine.ParkedRecord{Position: pos, Error: fmt.Sprint("no ", len(r.log)), Attempts: 1, Time: time.Unix(1, 2).UTC()}
 		if err := r.s.Park(context.Background(), h, p); err != nil {
 			panic(err)
 		}

@@ -38,6 +38,7 @@ type Store struct {
 	handlers *handlers
 	limit    int64 // of a commit's records in bytes
 
+	pool     sync.Pool     // of *commit
 	commits  chan *commit  // to the writer; see commitsWaiting
 	closing  chan struct{} // closed by Close: no more commits
 	gone     chan struct{} // closed when the writer has returned
