@@ -32,7 +32,10 @@ crash: ## kill a process that appends, ROUNDS=1000 times, and account for every 
 
 fuzz: ## fuzz every target of every package (FUZZTIME=30s each)
 	@grep -rnE '^func Fuzz[A-Za-z]+' --include=*_test.go engine | sed -E 's,/[^/]*:[0-9]+:func (Fuzz[A-Za-z]+).*, \1,' | while read -r pkg f; do \
-		echo "== $$pkg $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(or $(FUZZTIME),30s) "./$$pkg" || exit 1; done
+		echo "== $$pkg $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(or $(FUZZTIME),30s) -fuzzminimizetime 100x "./$$pkg" || exit 1; done
+
+plants: ## plant bugs into the file backend, one by one: a test must find each (docs/planted-bugs.md)
+	go test -tags plant -run 'TestPlants' -v -timeout 0 -parallel 2 ./engine/filestore | grep -vE '^(=== )'; exit $${PIPESTATUS[0]}
 
 bench: ## benchmarks of the core with their baselines (docs/bench tells how to read them)
 	go test -run '^$$' -bench . -benchmem ./actor ./dispatch ./engine
@@ -53,4 +56,4 @@ fmt: ## format all Go files
 tidy: ## go mod tidy in every module
 	@for m in $(MODULES); do (cd $$m && go mod tidy) || exit 1; done
 
-.PHONY: help test race soak crash fuzz bench cover lint fmt tidy
+.PHONY: help test race soak crash fuzz plants bench cover lint fmt tidy

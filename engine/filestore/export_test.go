@@ -1,6 +1,9 @@
 package filestore
 
-import "github.com/weirstore/weir/engine/filestore/internal/vfs"
+import (
+	"github.com/weirstore/weir/engine"
+	"github.com/weirstore/weir/engine/filestore/internal/vfs"
+)
 
 // Groups returns how many writes of the log there were.
 func Groups(s *Store) int { return int(s.groups.Load()) }
@@ -44,3 +47,25 @@ func RepairFS(fs vfs.FS) (*Repaired, error) { return repair(fs, "disk") }
 
 // SetLimit makes a commit's records too large that have more bytes. Before there are commits.
 func SetLimit(s *Store, bytes int64) { s.limit = bytes }
+
+// Numbers are the constants that docs/filestore-format.md tells of.
+var Numbers = map[string]uint64{
+	"format version":                             formatVersion,
+	"bytes of a segment's header":                segmentHeader,
+	"bytes of a record's header":                 recordHeader,
+	"bytes of an index's header":                 indexHeader,
+	"bytes of a small file's header":             smallHeader,
+	"smallest Options.SegmentSize":               minSegment,
+	"largest segment, and so record":             maxSegment,
+	"first segment":                              firstSegment,
+	"growth from one segment to the next":        growth,
+	"largest position":                           maxPosition,
+	"longest name of a stream, type or event ID": engine.MaxName,
+	"largest small file":                         maxSmall,
+}
+
+// Fields are the offsets of a record's fields that it tells of, by the first word of the row.
+var Fields = map[string]int{
+	"checksum": atChecksum, "length": atLength, "position": atPosition, "version": atVersion, "time": atTime, "watermark": atUnsynced,
+	"bits": atFlags, "encoding": atEncoding, "schema": atSchema,
+}
