@@ -89,7 +89,8 @@ var plants = []plant{
 	{"missing versions need no explanation", "recover.go", "if err := ix.checkGaps(); err != nil {", "if err := error(nil); err != nil {", "TestRepair|TestSmallLogMatrix"},
 
 	{"a record is read without its checksum", "read.go",
-		"if err == nil && !checkRecord(b, seg.sum) {", "if err == nil && false {", "TestSmallLogMatrix"},
+		"if err == nil && !checkRecord(b, seg.sum) {", "if err == nil && false {", "TestEveryReadChecks"},
+	{"a block is read without its checksums", "read.go", "if checkRecord(b, seg.sum) {", "if true {", "TestEveryReadChecks"},
 	{"a failed read is the end of the log", "read.go", "if err == nil || n > 0 {\n\t\t\treturn n, next, nil // what", "if true {\n\t\t\treturn n, next, nil // what", "TestReadFails"},
 	{"reading back, a page that ends in a gap is skipped", "read.go",
 		"if i >= int64(seg.events.Load()) || seg.position(uint32(i)) > pos {", "if i >= int64(seg.events.Load()) {", "TestModel|TestConformance"},

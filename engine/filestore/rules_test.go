@@ -421,3 +421,95 @@ func TestRecordsOfAnotherSegment(t *testing.T) {
 		}
 	}
 }
+
+// TestEveryReadChecks flips a bit in a segment whose index is good, so that opening does not
+// read it. Whichever way the event is read, its checksum is looked at.
+func TestEveryReadChecks(t *testing.T) {
+	p := newPlain(t, 1, "a-1")
+	for i := range 60 {
+		f := fact{stream: "a-1", version: engine.Version(i + 1), typ: "A", id: fmt.Sprint("id-", i+1), data: bytes.Repeat([]byte{'x'}, 400)}
+		if err := p.s.Commit(t.Context(), []*engine.Write{{Stream: &p.state, After: engine.Version(i), Events: []engine.Record{f.record(p.s, "text")}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p.disk.Reopen()
+	const third = 3
+	ctx := t.Context()
+	for name, read := range map[string]func(s *filestore.Store, st engine.StreamState, dst []engine.Event) (int, error){
+		"ReadAll": func(s *filestore.Store, st engine.StreamState, dst []engine.Event) (int, error) {
+			n, _, err := s.ReadAll(ctx, engine.Query{From: third, To: third}, dst)
+			return n, err
+		},
+		"ReadAll backward": func(s *filestore.Store, st engine.StreamState, dst []engine.Event) (int, error) {
+			n, _, err := s.ReadAll(ctx, engine.Query{From: third, To: third, Backward: true}, dst)
+			return n, err
+		},
+		"ReadStream": func(s *filestore.Store, st engine.StreamState, dst []engine.Event) (int, error) {
+			n, _, err := s.ReadStream(ctx, st, engine.StreamQuery{From: third, To: third}, dst)
+			return n, err
+		},
+		"Find": func(s *filestore.Store, st engine.StreamState, dst []engine.Event) (int, error) {
+			found := make([]engine.Version, 1)
+			err := s.Find(ctx, st, []string{fmt.Sprint("id-", third)}, found)
+			return int(found[0]), err
+		},
+	} {
+		for _, damaged := range []bool{false, true} {
+			disk := p.disk.Clone()
+			if damaged {
+				disk.FlipBit(firstSegment, 8*(64+(third-1)*(44+4+2+4+400)+200))
+			}
+			s, err := filestore.OpenFS(disk, tiny)
+			if err != nil {
+				t.Fatal(err)
+			}
+			st, err := s.Load(ctx, "a-1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			n, err := read(s, st, make([]engine.Event, 1))
+			if !damaged && (n == 0 || err != nil) || damaged && !corruption(err) {
+				t.Errorf("%s, damaged %v: %d, %v", name, damaged, n, err)
+			}
+			s.Close()
+		}
+	}
+}
+
+// TestMissingVersionsNeedAReason takes away, without a trace, the record that says why a
+// compacted segment lacks a stream's first versions.
+func TestMissingVersionsNeedAReason(t *testing.T) {
+	p := newPlain(t, 1, "a-1")
+	for i := range 30 {
+		p.mustPut(engine.Synced, fmt.Sprintf("%0400d", i))
+	}
+	last, _ := (&run{disk: p.disk}).active()
+	end := len(bytes.TrimRight(p.disk.Content(last), "\x00"))
+	if err := p.s.Truncate(t.Context(), p.state, 3); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := p.s.Compact(t.Context(), nil); err != nil || c.Freed == 0 {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	for _, lost := range []bool{false, true} {
+		disk := p.disk.Clone()
+		b := disk.Content(last)
+		if len(bytes.TrimRight(b, "\x00")) <= end {
+			t.Fatalf("the record is not in %s", last)
+		}
+		if lost {
+			clear(b[end:])
+			disk.Put(last, b)
+		}
+		s, err := filestore.OpenFS(disk, tiny)
+		if err == nil {
+			s.Close()
+		}
+		if lost != corruption(err) {
+			t.Errorf("lost %v: %v", lost, err)
+		}
+	}
+}
