@@ -3,6 +3,7 @@ package filestore_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -511,5 +512,67 @@ func TestMissingVersionsNeedAReason(t *testing.T) {
 		if lost != corruption(err) {
 			t.Errorf("lost %v: %v", lost, err)
 		}
+	}
+}
+
+// TestClosedLogEndsWhereItSays takes the last batch away without a trace, and the close
+// record, from a store that was closed.
+func TestClosedLogEndsWhereItSays(t *testing.T) {
+	p := newPlain(t, 1, "a-1")
+	p.mustPut(engine.Synced, "first")
+	end := len(bytes.TrimRight(p.disk.Content(firstSegment), "\x00"))
+	p.mustPut(engine.Synced, "second")
+	if err := p.s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	disk := p.disk.Clone()
+	b := disk.Content(firstSegment)
+	clear(b[end:])
+	disk.Put(firstSegment, b)
+	s, err := filestore.OpenFS(disk, tiny)
+	if err == nil {
+		s.Close()
+	}
+	if !corruption(err) {
+		t.Errorf("%v, want a CorruptionError", err)
+	}
+}
+
+// TestIndexThatDoesNotFit makes index files with right checksums that say more than the
+// segment has, or less. Neither is believed.
+func TestIndexThatDoesNotFit(t *testing.T) {
+	const name = "00000000000000000001.idx"
+	good := closedStore(t, 1, "a-1", "x")
+	add := func(b []byte, at int, n int64) {
+		binary.LittleEndian.PutUint64(b[at:], uint64(int64(binary.LittleEndian.Uint64(b[at:]))+n))
+	}
+	for what, change := range map[string]func(b []byte) []byte{
+		"ahead of the log": func(b []byte) []byte {
+			at := len(b) - 3 // the high byte of the last record's length
+			add(b, 48, int64(0x7f-b[at])<<7)
+			b[at] = 0x7f
+			return b
+		},
+		"one record less": func(b []byte) []byte {
+			length, _ := binary.Uvarint(b[len(b)-4:])
+			b[64+5+3]-- // their number, behind one stream and one type
+			add(b, 40, -1)
+			add(b, 48, -int64(length))
+			return b[:len(b)-6]
+		},
+	} {
+		disk := good.Clone()
+		b := change(disk.Content(name))
+		resumIndex(b)
+		disk.Put(name, b)
+		s, err := filestore.OpenFS(disk, tiny)
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+			continue
+		}
+		if list, err := payloads(s); err != nil || len(list) != 60 || s.Recovery().Indexes != 1 {
+			t.Errorf("%s: %d events, %v, %+v", what, len(list), err, s.Recovery())
+		}
+		s.Close()
 	}
 }
