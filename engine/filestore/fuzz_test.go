@@ -72,15 +72,19 @@ func fuzzFiles(f *testing.F, ours func(name string) bool, resum func(b []byte)) 
 	if len(targets) == 0 {
 		f.Fatal("no store has such a file")
 	}
+	step := 1
+	if underRace {
+		step = 9
+	}
 	for i, tg := range targets {
 		f.Add(uint8(i), false, tg.good)
 		f.Add(uint8(i), false, targets[(i+1)%len(targets)].good) // of the same store or another
 		f.Add(uint8(i), false, tg.good[:len(tg.good)/2])
 		f.Add(uint8(i), true, []byte{})
-		for at := range min(len(tg.good), 160) { // one byte of what stands at the beginning
+		for at := 0; at < min(len(tg.good), 160); at += step { // one byte of what stands at the beginning
 			f.Add(uint8(i), true, []byte{byte(at), 0, 1, tg.good[at] + 1})
 		}
-		for at := 64; at < len(tg.good) && tg.good[at] != 0; at += 37 {
+		for at := 64; at < len(tg.good); at += 97 * step {
 			f.Add(uint8(i), true, []byte{byte(at), byte(at >> 8), 4, 0xff, 0xff, 0xff, 0x7f})
 		}
 	}
