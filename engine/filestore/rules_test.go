@@ -309,3 +309,29 @@ func TestErasedPartStaysErased(t *testing.T) {
 		})
 	}
 }
+
+// TestFailedSync lets one sync of the log fail, which on Linux drops what it was for and lets
+// the next one succeed. Nobody is told that it worked, nothing is written afterwards, and what was acknowledged is
+// there when the power is cut then.
+func TestFailedSync(t *testing.T) {
+	for n := range 20 {
+		r := newRun(crashfs.New(), tiny, uint64(n))
+		if err := r.open(); err != nil {
+			t.Fatal(err)
+		}
+		r.disk.FailNth(crashfs.Datasync, n+1, syscall.EIO)
+		err := several(30, put(r))
+		if !errors.Is(err, engine.ErrOutcomeUnknown) && !errors.Is(err, filestore.ErrPoisoned) {
+			t.Errorf("sync %d fails, and the append that waits for it: %v", n, err)
+		}
+		if err := r.put(engine.Synced); !errors.Is(err, filestore.ErrPoisoned) {
+			t.Errorf("sync %d failed, and then: %v, want ErrPoisoned", n, err)
+		}
+		for range 20 {
+			if _, err := r.judgeTwice(r.disk.PowerCut(r.disk.Len(), r.rng), r.now); err != nil {
+				t.Fatalf("sync %d failed, and the power was cut: %v", n, err)
+			}
+		}
+		r.s.Close()
+	}
+}
