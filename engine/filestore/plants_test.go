@@ -37,6 +37,7 @@ var plants = []plant{
 	{"a full disk leaves a part of the batch", "writer.go",
 		"if _, err := w.active.file.WriteAt(make([]byte, n), at); err != nil {\n\t\treturn false\n\t}\n\t", "", "TestFaults|TestFull"},
 	{"the erasing of that part is not synced", "writer.go", "return w.s.syncLog(w.active, w.s.Head(), at) == nil", "return true", "TestErasedPartStaysErased"},
+	{"a full disk ends all writing", "writer.go", "if errors.Is(err, syscall.ENOSPC) && w.erase(at, len(w.out)) {", "if errors.Is(err, syscall.ENOSPC) && w.erase(at, len(w.out)) && false {", "TestFull"},
 	{"every record ends its batch", "commit.go", "&w.Events[i], left == 0, limit)", "&w.Events[i], true, limit)", "TestPowerCuts"},
 	{"a batch of any size is accepted", "commit.go", "size > limit {", "size > 1<<40 {", "TestTooLarge"},
 	{"a write crosses the end of its segment", "writer.go",
@@ -106,6 +107,7 @@ var plants = []plant{
 		"_, placed = errors.AsType[*unsureError](err)", "_ = errors.AsType[*unsureError]", "TestUnsureManifest"},
 	{"a truncated event comes back", "contents.go",
 		"case version > p.first:\n\t\t\tst.cut.Store(uint64(p.at(version)))", "case version > p.first:\n\t\t\tst.cut.Store(uint64(p.at(version)) - 1)", "TestModel"},
+	{"a segment of a later format is read", "segment.go", "v == 0 || v > formatVersion {", "v == 0 {", "TestFormatVersions"},
 	{"the format changes unseen", "record.go", "flagID    = 0x40\n\tflagMeta  = 0x20", "flagID    = 0x20\n\tflagMeta  = 0x40", "TestGoldenIsWritten"},
 }
 
