@@ -32,9 +32,12 @@ soak: ## the long form of the random, crash and stress tests (SCALE=100); set WE
 crash: ## kill a process that appends, ROUNDS=1000 times, and account for every event
 	WEIR_CRASH=$(or $(ROUNDS),1000) go test -run 'TestKill' -v -timeout 0 ./engine/filestore
 
-fuzz: ## fuzz every target (FUZZTIME=30s each)
-	@for f in $$(grep -rhoE '^func Fuzz[A-Za-z]+' --include=*_test.go engine | awk '{print $$2}'); do \
-		echo "== $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(or $(FUZZTIME),30s) ./engine || exit 1; done
+fuzz: ## fuzz every target of every package (FUZZTIME=30s each)
+	@grep -rnE '^func Fuzz[A-Za-z]+' --include=*_test.go engine | sed -E 's,/[^/]*:[0-9]+:func (Fuzz[A-Za-z]+).*, \1,' | while read -r pkg f; do \
+		echo "== $$pkg $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(or $(FUZZTIME),30s) -fuzzminimizetime 100x "./$$pkg" || exit 1; done
+
+plants: ## plant bugs into the file backend, one by one: a test must find each (docs/planted-bugs.md)
+	go test -tags plant -run 'TestPlants' -v -timeout 0 -parallel 2 ./engine/filestore | grep -vE '^(=== )'; exit $${PIPESTATUS[0]}
 
 bench: ## Weir beside others, into docs/bench (about an hour; BENCH="-rounds 1 -full")
 	cd bench && go run . $(BENCH)
@@ -58,4 +61,4 @@ fmt: ## format all Go files
 tidy: ## go mod tidy in every module
 	@for m in $(MODULES); do (cd $$m && go mod tidy) || exit 1; done
 
-.PHONY: help test race soak crash fuzz bench bench-core cover lint fmt tidy
+.PHONY: help test race soak crash fuzz plants bench bench-core cover lint fmt tidy

@@ -45,7 +45,8 @@
 //	damaged-…                      what Open or Repair has cut
 //	….tmp                          being made; Open removes those that a crash has left
 //
-// All numbers are little-endian. Checksums are CRC-32C (Castagnoli).
+// All numbers are little-endian. Checksums are CRC-32C (Castagnoli). docs/filestore-format.md has
+// the long form: every file, recovery step by step, and every sync.
 //
 // A segment begins with a header of 64 bytes:
 //
@@ -88,7 +89,7 @@
 // The manifest and the handlers' file are a header of 40 bytes, with magic, version, checksum, store
 // ID and length, and a body of JSON. They are replaced as a whole: written under another name, synced,
 // renamed, and the directory synced. An index file lists the segment's records without their payloads;
-// indexfile.go has its form.
+// docs/filestore-format.md has its form.
 //
 // # Where it is synced
 //

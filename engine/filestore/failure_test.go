@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"syscall"
 	"testing"
 
@@ -291,51 +290,5 @@ func TestRoomAgain(t *testing.T) {
 		if _, err := r.judgeTwice(r.disk, r.now); err != nil {
 			t.Fatal(err)
 		}
-	}
-}
-
-// TestTooLarge appends more than a segment can hold, in one event and in many: nothing of it
-// is stored, and the next append is.
-func TestTooLarge(t *testing.T) {
-	s := onDisk(t, crashfs.New())
-	defer s.Close()
-	const limit = 20_000
-	filestore.LimitBatch(s, limit)
-	r := newRun(crashfs.New(), tiny, 1)
-	r.s = s
-	st := r.state("a-1")
-	batch := func(sizes ...int) error {
-		w := &engine.Write{Stream: st, After: st.Version}
-		var facts []fact
-		for i, n := range sizes {
-			f := fact{stream: st.Name, version: st.Version + engine.Version(i) + 1, typ: "A", data: []byte(strings.Repeat("x", n))}
-			facts = append(facts, f)
-			w.Events = append(w.Events, f.record(s, "text"))
-		}
-		err := s.Commit(t.Context(), []*engine.Write{w})
-		if err == nil {
-			st.Version += engine.Version(len(facts))
-			r.log = append(r.log, facts...)
-		}
-		return err
-	}
-	const record = 44 + len("a-1") + len("A") // of a record without its payload
-	for _, sizes := range [][]int{{limit}, {limit - record + 1}, {9000, 9000, 9000}} {
-		err := batch(sizes...)
-		if large, ok := errors.AsType[*filestore.TooLargeError](err); !ok || large.Limit != limit || large.Size <= limit || large.Error() == "" {
-			t.Errorf("payloads of %v bytes: %v", sizes, err)
-		}
-		if err := batch(5); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := batch(limit - record); err != nil { // just fits, in a segment of its own
-		t.Fatal(err)
-	}
-	if s.Head() != 4 {
-		t.Errorf("%d events, want 4", s.Head())
-	}
-	if err := r.judgeLog(s, promise{}); err != nil {
-		t.Error(err)
 	}
 }

@@ -143,8 +143,10 @@ func (s *Store) create() error {
 	if err := s.removeLeft(map[string]bool{}); err != nil {
 		return err
 	}
-	if _, err := rand.Read(s.id[:]); err != nil {
-		return err
+	if s.id == (storeID{}) {
+		if _, err := rand.Read(s.id[:]); err != nil {
+			return err
+		}
 	}
 	b, err := s.handlers.encode(s.id, 0, true)
 	if err != nil {

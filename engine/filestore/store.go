@@ -19,10 +19,8 @@ type Store struct {
 	dir  string
 	fs   vfs.FS
 	opts Options
-	id   storeID
+	id   storeID // of an empty directory's store: drawn, unless it is set
 	lock io.Closer
-
-	maxBatch int64 // bytes that the records of one commit may take; tests set less
 
 	// group has every goroutine of the store: the writer, the syncer, and while there is
 	// need of them one that prepares a segment and one that writes index files.
@@ -38,6 +36,7 @@ type Store struct {
 	tail     *tail
 	cache    *cache
 	handlers *handlers
+	limit    int64 // of a commit's records in bytes
 
 	pool     sync.Pool     // of *commit
 	commits  chan *commit  // to the writer; see commitsWaiting
@@ -82,7 +81,7 @@ func Open(dir string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("filestore: open %q: %w", dir, err)
 	}
-	return open(fs, dir, opts)
+	return newStore(fs, dir, opts).open()
 }
 
 func newStore(fs vfs.FS, dir string, opts Options) *Store {
@@ -90,7 +89,6 @@ func newStore(fs vfs.FS, dir string, opts Options) *Store {
 		dir:        dir,
 		fs:         fs,
 		opts:       opts,
-		maxBatch:   maxSegment - segmentHeader,
 		group:      actor.NewGroup(),
 		types:      newTypes(),
 		streams:    newStreams(),
@@ -103,14 +101,14 @@ func newStore(fs vfs.FS, dir string, opts Options) *Store {
 		syncing:    make(chan struct{}, 1),
 		meta:       make(chan struct{}, 1),
 		compacting: make(chan struct{}, 1),
+		limit:      maxSegment - segmentHeader,
 	}
 	s.segments.Store(new([]*segment))
 	return s
 }
 
-// open takes fs over: it is closed if there is an error.
-func open(fs vfs.FS, dir string, opts Options) (_ *Store, err error) {
-	s := newStore(fs, dir, opts)
+// open makes the store ready. Its directory is closed if there is an error.
+func (s *Store) open() (_ *Store, err error) {
 	defer func() {
 		if err != nil {
 			s.release()
