@@ -8,7 +8,7 @@ MODULES := . $(patsubst %/go.mod,%,$(wildcard */go.mod))
 # Those with packages of their own.
 CODE := $(filter-out tools,$(MODULES))
 # The tests of the file backend that crash, damage and break a simulated disk.
-CRASHES := TestPowerCuts|TestFaults|TestFailedCompaction|TestSmallLogMatrix
+CRASHES := TestPowerCuts|TestFaults|TestFailedCompaction|TestSmallLogMatrix|TestProcessDeath|TestFailedReads|TestBackupCrashes
 TOOL := go tool -modfile=$(CURDIR)/tools/go.mod
 
 help: ## show this list
@@ -24,7 +24,7 @@ test: ## all tests of every module, with the race detector (but for the peers in
 race: ## the core's concurrency tests, 20 times on 1, 2 and 4 processors
 	go test -race -count=20 -cpu 1,2,4 ./actor ./dispatch ./engine/... .
 
-soak: ## the long form of the random and stress tests (SCALE=100)
+soak: ## the long form of the random, crash and stress tests (SCALE=100); set WEIR_DATA for the large recording
 	cd verify && WEIR_SOAK=$(or $(SCALE),100) go test -race -timeout 0 -v ./...
 	WEIR_SOAK=$(or $(SCALE),100) go test -race -timeout 0 $$(go list ./engine/... ./examples/... | grep -v /filestore)
 	WEIR_SOAK=$(or $(SCALE),100) go test -timeout 0 -v ./engine/filestore # 100: two million power cuts
@@ -32,9 +32,12 @@ soak: ## the long form of the random and stress tests (SCALE=100)
 crash: ## kill a process that appends, ROUNDS=1000 times, and account for every event
 	WEIR_CRASH=$(or $(ROUNDS),1000) go test -run 'TestKill' -v -timeout 0 ./engine/filestore
 
-fuzz: ## fuzz every target (FUZZTIME=30s each)
-	@for f in $$(grep -rhoE '^func Fuzz[A-Za-z]+' --include=*_test.go engine | awk '{print $$2}'); do \
-		echo "== $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(or $(FUZZTIME),30s) ./engine || exit 1; done
+fuzz: ## fuzz every target of every package (FUZZTIME=30s each)
+	@grep -rnE '^func Fuzz[A-Za-z]+' --include=*_test.go engine | sed -E 's,/[^/]*:[0-9]+:func (Fuzz[A-Za-z]+).*, \1,' | while read -r pkg f; do \
+		echo "== $$pkg $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(or $(FUZZTIME),30s) -fuzzminimizetime 100x "./$$pkg" || exit 1; done
+
+plants: ## plant bugs into the file backend, one by one: a test must find each (docs/planted-bugs.md)
+	go test -tags plant -run 'TestPlants' -v -timeout 0 -parallel 2 ./engine/filestore | grep -vE '^(=== )'; exit $${PIPESTATUS[0]}
 
 bench: ## Weir beside others, into docs/bench (about an hour; BENCH="-rounds 1 -full")
 	cd bench && go run . $(BENCH)
@@ -58,4 +61,4 @@ fmt: ## format all Go files
 tidy: ## go mod tidy in every module
 	@for m in $(MODULES); do (cd $$m && go mod tidy) || exit 1; done
 
-.PHONY: help test race soak crash fuzz bench bench-core cover lint fmt tidy
+.PHONY: help test race soak crash fuzz plants bench bench-core cover lint fmt tidy

@@ -19,9 +19,12 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+var quiet = slog.New(slog.DiscardHandler)
+
 // backends are the core's own; a scenario runs over each of them.
 var backends = map[string]func(t testing.TB) engine.Backend{
 	"memory": func(testing.TB) engine.Backend { return engine.NewMemory() },
+	"file":   func(t testing.TB) engine.Backend { return durable["file"](t, t.TempDir()) },
 }
 
 type (
@@ -204,20 +207,28 @@ func TestWeir(t *testing.T) {
 			for _, scenario := range scenarios {
 				t.Run(scenario.sentence, func(t *testing.T) {
 					t.Parallel()
-					eng, err := engine.Open(engine.Options{
-						Backend: open(t),
-						Logger:  slog.New(slog.DiscardHandler),
-					})
-					if err != nil {
-						t.Fatal(err)
-					}
-					scenario.run(t, store{eng, t})
-					if err := eng.Close(); err != nil {
-						t.Errorf("Close: %v", err)
-					}
+					s := openStore(t, open(t))
+					scenario.run(t, s)
+					s.close()
 				})
 			}
 		})
+	}
+}
+
+func openStore(t *testing.T, b engine.Backend) store {
+	t.Helper()
+	eng, err := engine.Open(engine.Options{Backend: b, Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store{eng, t}
+}
+
+func (s store) close() {
+	s.t.Helper()
+	if err := s.Close(); err != nil {
+		s.t.Errorf("Close: %v", err)
 	}
 }
 

@@ -81,6 +81,9 @@ type Config[E any] struct {
 	// Checkpoint is called, in the handler's goroutine, when the handler has paused,
 	// stopped or ended, with its position. May be nil. It must not panic.
 	Checkpoint func(pos uint64)
+	// Ended is called once, when the handler has ended or could not be added, before its name is
+	// free. May be nil. It must not panic.
+	Ended func()
 	// Progress is called after each turn, when the position may have moved: often, by all of
 	// the handler's goroutines, so it must be cheap and must not block. May be nil.
 	Progress func()

@@ -152,6 +152,9 @@ func (h *Handler[E]) exit() {
 	h.d.watch.remove(&h.main.pulse)
 	h.cancel(ErrRemoved)
 	h.endParking()
+	if h.cfg.Ended != nil {
+		h.cfg.Ended()
+	}
 	h.settle(wantEnd)
 	h.d.forget(h)
 	close(h.gone)

@@ -131,8 +131,8 @@ func (h *Handler[E]) Parked() []Parked[E] {
 	return slices.Clone(h.parked)
 }
 
-// Redrive handles the parked events once more, in order, and returns how many are
-// handled. One that fails again stays parked, and with it the later ones of its key.
+// Redrive handles the parked events once more, in the order of their positions, and returns how
+// many are handled. One that fails again stays parked, and with it the later ones of its key.
 // New events wait meanwhile. It blocks until done, or until ctx is done (whose cause it
 // returns; what is handled by then is handled). A handler that is paused, or is while it
 // redrives, returns [ErrPaused], one that has stopped its [*StoppedError]. It cannot be called
@@ -153,14 +153,20 @@ func (h *Handler[E]) redrive(ctx context.Context, n *atomic.Int64) error {
 		return err
 	}
 	failed := make(map[string]bool)
-	for _, p := range h.Parked() {
+	list := h.Parked()
+	// After a crash an event comes again that may be before those in the list, and is parked
+	// behind them when it then fails.
+	slices.SortFunc(list, func(a, b Parked[E]) int {
+		return cmp.Compare(h.d.log.Position(&a.Event), h.d.log.Position(&b.Event))
+	})
+	for _, p := range list {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if h.cfg.Key != nil && failed[p.Key] {
+		pos := h.d.log.Position(&p.Event)
+		if h.cfg.Key != nil && failed[p.Key] || h.parkedAt(pos) < 0 { // discarded meanwhile
 			continue
 		}
-		pos := h.d.log.Position(&p.Event)
 		tried, err := h.once(p.Event)
 		switch {
 		case !tried:

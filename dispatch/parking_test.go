@@ -271,6 +271,109 @@ func TestDiscardDuringRedrive(t *testing.T) {
 	})
 }
 
+// An event that is discarded while earlier ones are redriven is not called any more.
+func TestDiscardOfALaterEventDuringRedrive(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		s := &shelf{t: t}
+		var h *handler
+		broken := true
+		rec := new(recorder)
+		h = r.add(config{After: dispatch.Park, Parking: s.parking(), Handle: func(ctx context.Context, ev event) error {
+			if broken {
+				return errBoom
+			}
+			if ev.pos == 1 {
+				discard(t, h, 2)
+			}
+			return rec.handle(ctx, ev)
+		}}, 0)
+		r.storeN(3)
+		r.handled(h)
+		broken = false
+		if n, err := h.Redrive(ctxBg); n != 2 || err != nil {
+			t.Errorf("Redrive returned %d, %v", n, err)
+		}
+		want(t, "handled", rec.positions(), []uint64{1, 3})
+		if len(h.Parked()) != 0 || h.Stats().Handled != 2 {
+			t.Errorf("parked %v, %d handled", h.Parked(), h.Stats().Handled)
+		}
+	})
+}
+
+// After a crash an event that comes again may fail, and is parked behind a later one of its key.
+// Redrive has the order of the log nevertheless.
+func TestRedriveHasTheOrderOfTheLog(t *testing.T) {
+	both(t, func(t *testing.T, keyed bool) {
+		bubble(t, func(t *testing.T, r *rig) {
+			r.store(event{kind: 1, key: "a"}, event{kind: 1, key: "a"}, event{kind: 1, key: "a"})
+			s := &shelf{t: t, list: []dispatch.Parked[event]{{Event: r.log.events[2], Err: errBoom, Attempts: 1}}}
+			broken := true
+			rec := new(recorder)
+			cfg := config{After: dispatch.Park, Parking: s.parking(), Handle: func(ctx context.Context, ev event) error {
+				if broken {
+					return errBoom
+				}
+				return rec.handle(ctx, ev)
+			}}
+			if keyed {
+				cfg.Key, cfg.Workers = keyOf, 2
+			}
+			h := r.add(cfg, 0)
+			r.handled(h)
+			want(t, "parked", positionsOf(h.Parked()), []uint64{3, 1, 2})
+			broken = false
+			if n, err := h.Redrive(ctxBg); n != 3 || err != nil {
+				t.Errorf("Redrive returned %d, %v", n, err)
+			}
+			want(t, "redriven", rec.positions(), []uint64{1, 2, 3})
+		})
+	})
+}
+
+// Ended is called once, whether the handler was removed, ended with the dispatcher or could not be
+// added, while the name is still taken.
+func TestEndedIsCalledOnce(t *testing.T) {
+	both(t, func(t *testing.T, keyed bool) {
+		bubble(t, func(t *testing.T, r *rig) {
+			calls := make(map[string]int)
+			cfg := func(name string) config {
+				c := config{Name: name, Handle: new(recorder).handle, Ended: func() {
+					calls[name]++
+					if _, taken := r.Handler(name); !taken {
+						t.Errorf("%s: the name is free already", name)
+					}
+				}}
+				if keyed {
+					c.Key, c.Workers = keyOf, 2
+				}
+				return c
+			}
+			h := r.add(cfg("removed"), 0)
+			if err := h.Remove(ctxBg); err != nil {
+				t.Fatal(err)
+			}
+			h = r.add(cfg("paused"), 0)
+			if err := errors.Join(h.Pause(ctxBg), h.Remove(ctxBg)); err != nil {
+				t.Fatal(err)
+			}
+			refused := cfg("refused")
+			refused.Resume = func() (uint64, bool, error) { return 0, false, errBoom }
+			if _, err := r.Add(refused, 0); !errors.Is(err, errBoom) {
+				t.Errorf("Add returned %v", err)
+			}
+			r.add(cfg("ended"), 0)
+			if err := r.End(ctxBg); err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range []string{"removed", "paused", "refused", "ended"} {
+				if calls[name] != 1 {
+					t.Errorf("%s: Ended was called %d times", name, calls[name])
+				}
+			}
+		})
+	})
+}
+
 // A handler begins with the list that was kept: keys are held back again, and what is in the
 // list is not handled a second time, although the position to begin after is before it.
 func TestParkingIsLoaded(t *testing.T) {

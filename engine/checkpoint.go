@@ -3,6 +3,8 @@ package engine
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -32,10 +34,14 @@ type checkpoints struct {
 // keptHandler is a named handler of this engine: one registration, not one name.
 type keptHandler struct {
 	name string
-	h    *dispatch.Handler[Event] // nil until Add has returned. owner: turn
-	left Position                 // where it was when it left last. owner: turn
-	// saved is what the backend has, as far as is known. owner: turn
-	saved Position
+	// parked says that its parked list has changed: that is durable with the next save.
+	parked atomic.Bool
+
+	// owner: turn
+	h     *dispatch.Handler[Event] // nil until Add has returned, and once it has ended
+	ended bool
+	left  Position // where it was when it left last
+	saved Position // what the backend has, as far as is known
 }
 
 func newCheckpoints(e *Engine) *checkpoints {
@@ -65,21 +71,29 @@ func (c *checkpoints) take(ctx context.Context) error {
 func (c *checkpoints) give() { <-c.turn }
 
 // keep makes a named handler's checkpoint follow it: it fills in what the handler calls.
-// Once the handler is there, the function that it returns is to be called with it.
-func (c *checkpoints) keep(config *handlerConfig, start Position) (joined func(*dispatch.Handler[Event])) {
+// Once the handler is there, joined is to be called with it.
+func (c *checkpoints) keep(config *handlerConfig, start Position) *keptHandler {
 	k := &keptHandler{name: config.Name}
 	afresh := config.afresh
 	config.Resume = func() (uint64, bool, error) {
 		pos, err := c.begin(k, start, afresh)
 		return uint64(pos), true, err
 	}
-	config.Checkpoint = func(pos uint64) { c.leave(k, Position(pos)) }
+	config.Checkpoint = func(pos uint64) { c.report(c.leave(k, Position(pos))) }
+	config.Ended = func() { c.end(k) }
 	if c.runs {
 		config.Progress = c.progress
 	}
-	return func(h *dispatch.Handler[Event]) {
-		c.turn <- struct{}{}
-		defer c.give()
+	return k
+}
+
+// joined tells where the handler's position is to be found.
+func (c *checkpoints) joined(k *keptHandler, h *dispatch.Handler[Event]) {
+	if c.take(c.eng.ctx) != nil {
+		return // shutdown has run out of time
+	}
+	defer c.give()
+	if !k.ended {
 		k.h = h
 	}
 }
@@ -88,10 +102,11 @@ func (c *checkpoints) keep(config *handlerConfig, start Position) (joined func(*
 // is stored at once then: after a crash it must not begin later, nor, if the checkpoint is
 // ignored, where the other one was. An earlier handler of the name is gone by now.
 func (c *checkpoints) begin(k *keptHandler, start Position, afresh bool) (pos Position, err error) {
-	c.turn <- struct{}{}
+	if c.take(c.eng.ctx) != nil {
+		return 0, ErrClosed
+	}
 	defer c.give()
 	defer recovered(&err, "load checkpoint")
-	c.kept[k.name] = k
 	found := false
 	if !afresh {
 		if pos, found, err = c.eng.backend.LoadCheckpoint(c.eng.ctx, k.name); err != nil {
@@ -100,24 +115,54 @@ func (c *checkpoints) begin(k *keptHandler, start Position, afresh bool) (pos Po
 	}
 	if !found {
 		pos = start
-		err = c.eng.backend.SaveCheckpoints(c.eng.ctx, []Checkpoint{{k.name, pos}})
+		if err := c.eng.backend.SaveCheckpoints(c.eng.ctx, []Checkpoint{{k.name, pos}}); err != nil {
+			return 0, err
+		}
 	}
 	k.saved, k.left = pos, pos
-	return pos, err
+	if old := c.kept[k.name]; old != nil && found {
+		k.left = max(pos, old.left) // which could not be stored yet
+	}
+	c.kept[k.name] = k
+	return k.left, nil
 }
 
 // leave stores where a handler stands that has paused, stopped or ended. It runs in the
-// handler's goroutine, after its last call. During a shutdown it is left to end, which stores
+// handler's goroutine, after its last call. During a shutdown it is left to finish, which stores
 // all in one batch.
-func (c *checkpoints) leave(k *keptHandler, pos Position) {
-	c.turn <- struct{}{}
+func (c *checkpoints) leave(k *keptHandler, pos Position) error {
+	if c.take(c.eng.ctx) != nil {
+		return nil // shutdown has run out of time: finish asks the handler itself
+	}
 	defer c.give()
 	k.left = pos
 	if c.eng.gate.sealed() || c.kept[k.name] != k {
+		return nil
+	}
+	err := c.saveTurn(context.WithoutCancel(c.eng.ctx), k)
+	if err != nil && c.runs {
+		c.progress() // it is tried again, although the handler may not move any more
+	}
+	return err
+}
+
+// end lets go of a handler that has ended, unless it is yet to be stored where it stands.
+func (c *checkpoints) end(k *keptHandler) {
+	if c.take(c.eng.ctx) != nil {
 		return
 	}
-	if pos > k.saved {
-		c.report(c.saveTurn(context.WithoutCancel(c.eng.ctx), k))
+	defer c.give()
+	k.h, k.ended = nil, true
+	if c.kept[k.name] == k && k.left <= k.saved && !k.parked.Load() {
+		delete(c.kept, k.name)
+	}
+}
+
+// parkedChanged is called when a handler's parked list has changed in the backend.
+func (c *checkpoints) parkedChanged(k *keptHandler) {
+	if c.runs {
+		k.parked.Store(true)
+		c.progress()
 	}
 }
 
@@ -158,67 +203,60 @@ func (c *checkpoints) run() {
 
 // save stores the positions of all handlers that have moved.
 func (c *checkpoints) save(ctx context.Context) error {
+	err := c.saveAll(ctx)
+	c.report(err)
+	return err
+}
+
+func (c *checkpoints) saveAll(ctx context.Context) error {
 	if err := c.take(ctx); err != nil {
 		return err
 	}
 	defer c.give()
 	c.moved.Store(false) // first: who moves from here on says so again
-	err := c.saveTurn(ctx, nil)
-	c.report(err)
-	return err
+	return c.saveTurn(ctx, slices.Collect(maps.Values(c.kept))...)
 }
 
-// saveTurn stores the position of one handler, or of all with nil, in one call, if it has
-// moved. One that is gone is forgotten once it is stored. REQUIRES: turn.
-func (c *checkpoints) saveTurn(ctx context.Context, one *keptHandler) (err error) {
-	defer recovered(&err, "save checkpoints")
+// saveTurn stores the positions of those handlers, in one call, that have moved or whose
+// parked lists have changed. Those that have ended are forgotten then. REQUIRES: turn.
+func (c *checkpoints) saveTurn(ctx context.Context, handlers ...*keptHandler) (err error) {
 	var list []Checkpoint
-	look := func(k *keptHandler) {
+	var moved []*keptHandler
+	for _, k := range handlers {
 		pos := k.left
 		if k.h != nil {
 			pos = max(pos, Position(k.h.Position()))
 		}
-		switch {
-		case pos > k.saved:
-			list = append(list, Checkpoint{k.name, pos})
-		case k.isGone():
-			delete(c.kept, k.name)
-		}
-	}
-	if one != nil {
-		look(one)
-	} else {
-		for _, k := range c.kept {
-			look(k)
+		if k.parked.Swap(false) || pos > k.saved { // swapped first: what changes from here on says so again
+			list, moved = append(list, Checkpoint{k.name, pos}), append(moved, k)
 		}
 	}
 	if len(list) == 0 {
 		return nil
 	}
-	if err := c.eng.backend.SaveCheckpoints(ctx, list); err != nil {
+	if err := c.store(ctx, slices.Clone(list)); err != nil {
+		for _, k := range moved {
+			k.parked.Store(true) // if it has not, one save too many
+		}
 		return fmt.Errorf("save checkpoints of %d handlers: %w", len(list), err)
 	}
-	for _, saved := range list {
-		if k := c.kept[saved.Handler]; k != nil {
-			k.saved = saved.Position
+	for i, k := range moved {
+		k.saved = list[i].Position
+		if k.ended {
+			delete(c.kept, k.name)
 		}
 	}
 	return nil
 }
 
-func (k *keptHandler) isGone() bool {
-	if k.h == nil {
-		return false
-	}
-	select {
-	case <-k.h.Gone():
-		return true
-	default:
-		return false
-	}
+// store guards against a backend that panics.
+func (c *checkpoints) store(ctx context.Context, list []Checkpoint) (err error) {
+	defer recovered(&err, "save checkpoints")
+	return c.eng.backend.SaveCheckpoints(ctx, list)
 }
 
-// report logs a failure: those who could be told it are handlers and the goroutine.
+// report logs a failure: those who could be told it are handlers and the goroutine. It is
+// called without the turn, for a logger may call the engine.
 func (c *checkpoints) report(err error) {
 	if err != nil {
 		c.failed.Add(1)
@@ -226,9 +264,9 @@ func (c *checkpoints) report(err error) {
 	}
 }
 
-// end stores, in one batch, where all handlers stand once they have left, and ends the
+// finish stores, in one batch, where all handlers stand once they have left, and ends the
 // goroutine. A handler in a call that does not return stands before that event.
-func (c *checkpoints) end(ctx context.Context) error {
+func (c *checkpoints) finish(ctx context.Context) error {
 	close(c.quit)
 	saved := make(chan error, 1)
 	if !c.eng.group.Go("checkpoints", "", func() { saved <- c.save(ctx) }) {

@@ -57,6 +57,22 @@
 // handler is doing, derived from positions, and the log tells of slow calls, skipped events
 // and stops.
 //
+// # What a restart finds
+//
+// The backend keeps, for each named handler, the position up to which it is done and the events that
+// it has parked. Register it again under its name and it goes on there. After [Engine.Close] nothing is
+// handled twice; [IgnoreCheckpoint] begins anew; after a crash at most what was handled within Options.CheckpointEvery, and the time of
+// one save, is handled again, and what was redriven or discarded within it may be parked again.
+// Nothing is skipped. Of a parked event the error is kept as text, up to 4 KiB, and the stack
+// of a panic up to 8 KiB.
+//
+// # What may be forgotten
+//
+// [Engine.Truncate] removes the beginning of a stream and [Engine.Delete] a stream with its name.
+// Options.Retention says what else may go, by age and count, when [Engine.Compact] is called, which also
+// gives the space back. Positions and versions of what is left never change. Handlers and followers pass
+// over what is gone, and nobody waits for it.
+//
 // # Payloads on disk
 //
 // The memory backend keeps the Go values that were appended. A backend that stores bytes
@@ -70,22 +86,6 @@
 //
 // How much an acknowledged event survives is said by [Durability], for the engine by
 // Options.Durability and for one append by [WithDurability].
-//
-// # Restarts
-//
-// The backend keeps where each named handler is and what it has parked, as text of the error, attempts
-// and time. A handler that is registered again under its name, by this engine or the next one over the same
-// backend, goes on there: with nothing repeated after [Engine.Shutdown], and after a crash at most with
-// what it handled within [Options.CheckpointEvery] and the time of one save. [IgnoreCheckpoint]
-// begins anew.
-//
-// # Removing events
-//
-// The log grows for ever unless told otherwise. [Engine.Truncate] removes the first events of a
-// stream, [Engine.Delete] all of them and the name, and Options.Retention says what [Engine.Compact] removes:
-// by age or by number, for a stream or a category. Nothing runs Compact but the program, which also
-// gives back the space. What is left keeps its positions and versions; readers, handlers and
-// [Engine.Wait] go over the gaps. A backend implements [Retention] for that, as memory and files do.
 //
 // # Limits
 //

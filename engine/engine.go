@@ -52,7 +52,7 @@ type Engine struct {
 }
 
 // Open returns a running engine. It fails if the options are invalid, with all that is
-// wrong with them.
+// wrong with them; the backend is then still open.
 func Open(opts Options) (*Engine, error) {
 	opts, err := opts.withDefaults()
 	codecs, codecsErr := newCodecs(opts.Codec, opts.ReadCodecs)

@@ -291,10 +291,10 @@ func (e *Engine) handle(c handlerConfig, goes reflect.Type, opts []HandlerOption
 	if c.begin != "" {
 		start = c.start
 	}
-	joined := func(*dispatch.Handler[Event]) {}
+	var kept *keptHandler
 	if c.named {
-		joined = e.checkpoints.keep(&c, start)
-		c.Parking = e.parking(&c, start)
+		kept = e.checkpoints.keep(&c, start)
+		c.Parking = e.parking(&c, start, kept)
 	}
 	h, err := e.dispatcher.Add(c.Config, uint64(start))
 	for !c.named && errors.Is(err, ErrExists) { // somebody has chosen just that name
@@ -304,7 +304,9 @@ func (e *Engine) handle(c handlerConfig, goes reflect.Type, opts []HandlerOption
 	if err != nil {
 		return nil, opError("handle", c.Name, err)
 	}
-	joined(h)
+	if kept != nil {
+		e.checkpoints.joined(kept, h)
+	}
 	return &Handler{h, e}, nil
 }
 

@@ -51,8 +51,8 @@ func (h *Handler) Remove(ctx context.Context) error {
 // that cannot be decoded is left as it is stored.
 func (h *Handler) Parked() []Parked { return h.eng.decodeParked(h.h.Parked()) }
 
-// Redrive handles the parked events once more, in order, and returns how many are handled
-// now. One that fails stays parked, and with keyed workers the later ones of its key. New events
+// Redrive handles the parked events once more, in the order of their positions, and returns
+// how many are handled now. One that fails stays parked, and with keyed workers the later ones of its key. New events
 // wait meanwhile. It blocks until done, or ctx is done. A handler that is paused returns [ErrPaused],
 // one that has stopped a [*StoppedError]. From inside a handler it returns [ErrInHandler].
 func (h *Handler) Redrive(ctx context.Context) (int, error) {

@@ -10,7 +10,8 @@ import (
 
 // Options of [Open]. The zero value works: an engine in memory with these defaults.
 type Options struct {
-	// Backend is where the log lives. Default [NewMemory]. The engine owns it and closes it.
+	// Backend is where the log lives. Default [NewMemory]. The engine owns it from then on and closes it,
+	// but if Open fails it is still the caller's, to be closed.
 	Backend Backend
 
 	// Logger gets what no caller is there to be told: handlers that fail, stop, lag or are
@@ -62,8 +63,8 @@ type Options struct {
 	Retention []RetentionRule
 
 	// CheckpointEvery is how long after a named handler has made progress the checkpoints of
-	// all that did are stored, in one batch: with backends that outlive the process, which
-	// memory does not. After a crash at most what was handled within this time, plus the
+	// all that did are stored, in one batch, and parked lists with them: with backends that
+	// outlive the process, which memory does not. After a crash at most what was handled within this time, plus the
 	// time that one save takes, is handled again. Default 1s.
 	CheckpointEvery time.Duration
 	// CloseTimeout is the deadline of Close, and of a Shutdown from inside a handler. Default 30s.

@@ -3,42 +3,71 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"unicode/utf8"
 
 	"github.com/weirstore/weir/dispatch"
 )
 
+// The longest error text and stack that are kept of a parked event. Both are for people, and
+// backends may write the whole list each time that checkpoints are stored.
+const (
+	maxParkedError = 4 << 10
+	maxParkedStack = 8 << 10
+)
+
 // parking keeps a named handler's parked list in the backend.
-func (e *Engine) parking(c *handlerConfig, start Position) dispatch.Parking[Event] {
+func (e *Engine) parking(c *handlerConfig, start Position, kept *keptHandler) dispatch.Parking[Event] {
 	name, afresh := c.Name, c.afresh
+	// A change is durable with the next save, which is then due whether anything moves or not.
+	changed := func(err error) error {
+		if err == nil {
+			e.checkpoints.parkedChanged(kept)
+		}
+		return err
+	}
+	unpark := func(pos Position) error { return changed(e.unpark(name, pos)) }
 	return dispatch.Parking[Event]{
 		Load: func() ([]Parked, error) {
 			if !afresh {
-				return e.loadParked(name)
+				return e.loadParked(name, unpark)
 			}
 			// What lies behind the new beginning comes again. The checkpoint has gone back there
 			// already, so a crash between the two loses nothing.
-			if err := e.dropParked(name, start); err != nil {
+			if err := e.dropParked(name, start, unpark); err != nil {
 				return nil, err
 			}
-			return e.loadParked(name)
+			return e.loadParked(name, unpark)
 		},
 		Park: func(p Parked) (err error) {
 			defer recovered(&err, "park")
 			rec := ParkedRecord{
 				Position: p.Event.Position,
 				Key:      p.Key,
-				Stack:    p.Stack,
+				Stack:    cutText(p.Stack, maxParkedStack),
 				Attempts: p.Attempts,
 				Time:     p.Time,
 				Held:     p.Held,
 			}
 			if p.Err != nil {
-				rec.Error = p.Err.Error()
+				rec.Error = cutText(p.Err.Error(), maxParkedError)
 			}
-			return e.backend.Park(e.ctx, name, rec)
+			return changed(e.backend.Park(e.ctx, name, rec))
 		},
-		Unpark: func(pos uint64) error { return e.unpark(name, Position(pos)) },
+		Unpark: func(pos uint64) error { return unpark(Position(pos)) },
 	}
+}
+
+// cutText cuts a text that is too long between two characters, and says that it did.
+func cutText(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	const mark = " …"
+	i := most - len(mark)
+	for i > 0 && !utf8.RuneStart(s[i]) {
+		i--
+	}
+	return s[:i] + mark
 }
 
 func (e *Engine) unpark(handler string, pos Position) (err error) {
@@ -52,7 +81,7 @@ func (e *Engine) parkedRecords(handler string) (_ []ParkedRecord, err error) {
 }
 
 // dropParked takes off the list what lies behind a position.
-func (e *Engine) dropParked(handler string, after Position) error {
+func (e *Engine) dropParked(handler string, after Position, unpark func(Position) error) error {
 	records, err := e.parkedRecords(handler)
 	if err != nil {
 		return err
@@ -61,7 +90,7 @@ func (e *Engine) dropParked(handler string, after Position) error {
 		if rec.Position <= after {
 			continue
 		}
-		if err := e.unpark(handler, rec.Position); err != nil {
+		if err := unpark(rec.Position); err != nil {
 			return err
 		}
 	}
@@ -70,7 +99,7 @@ func (e *Engine) dropParked(handler string, after Position) error {
 
 // loadParked returns the list that a handler of that name has left. An event that is not in
 // the log any more is dropped: there is nothing left to handle.
-func (e *Engine) loadParked(handler string) ([]Parked, error) {
+func (e *Engine) loadParked(handler string, unpark func(Position) error) ([]Parked, error) {
 	records, err := e.parkedRecords(handler)
 	if err != nil {
 		return nil, err
@@ -84,7 +113,7 @@ func (e *Engine) loadParked(handler string) ([]Parked, error) {
 		case !there:
 			e.opts.Logger.Warn("weir: parked event was removed from the log, and is dropped", "handler", handler,
 				"position", rec.Position, "attempts", rec.Attempts, "err", rec.Error)
-			if err := e.unpark(handler, rec.Position); err != nil {
+			if err := unpark(rec.Position); err != nil {
 				return nil, err
 			}
 			continue

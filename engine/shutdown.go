@@ -139,7 +139,7 @@ func (e *Engine) runShutdown(ctx context.Context) {
 	}
 	saving, cancel := withGrace(ctx, grace/2)
 	defer cancel()
-	savedErr := e.checkpoints.end(saving)
+	savedErr := e.checkpoints.finish(saving)
 	e.following.await(end)
 	closeErr := e.closeBackend()
 	e.cancel(ErrClosed)

@@ -4,12 +4,16 @@
 //   - Linearizability: what concurrent appenders and readers of a stream were told has an order
 //     that a plain list explains (porcupine searches for it), also while the engine shuts down, contexts
 //     end, and outcomes are unknown. Planted bugs prove that the search can fail.
+//   - Crashes: the same over the file backend, across several processes that are killed (SIGKILL) at random moments:
+//     one order of all calls explains what every process was told and what is in the files.
 //   - Model: the whole engine against a page of slices, in random sequences of operations (rapid),
 //     in virtual time (testing/synctest).
 //   - Order: positions, versions, batches and times of one log, seen by readers while 64 goroutines write it.
 //   - Hand-over: handlers and followers that join, pause, stop, or are removed and come back in a
 //     storm of appends miss nothing, repeat nothing, and reorder nothing. And when there is no storm,
 //     no wake-up is lost.
+//   - Recordings: real event logs (the folder WEIR_DATA) come back from files as they were, line by line, and give
+//     the answers that other programs have found in them.
 //   - Shutdown: at any moment, what was acknowledged is in the log and was handled.
 //
 // TestRegression… are the smallest reproductions of the bugs that these have found.

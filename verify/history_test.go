@@ -51,8 +51,8 @@ type plan struct {
 }
 
 // recordHistory lets clients loose on the store that wrap makes of an engine over backend, and
-// then reads what is in the log.
-func recordHistory(t testing.TB, rng *rand.Rand, w workload, backend engine.Backend, log engine.Backend, wrap func(*engine.Engine) store) history {
+// then reads what is in the log, which again opens once more.
+func recordHistory(t testing.TB, rng *rand.Rand, w workload, backend engine.Backend, again func() engine.Backend, wrap func(*engine.Engine) store) history {
 	t.Helper()
 	ctx, end := bounded(t)
 	defer end()
@@ -95,7 +95,7 @@ func recordHistory(t testing.TB, rng *rand.Rand, w workload, backend engine.Back
 	if w.shutdown {
 		wg.Go(func() {
 			for range rng.IntN(w.ops) { // some time
-				_, _ = st.Append(ctx, "pacemaker", engine.Any, engine.NewEvent{Type: "beat", Data: fact{}})
+				_, _ = st.Append(ctx, "pacemaker", engine.Any, engine.NewEvent{Type: "fact", Data: fact{}})
 			}
 			if _, err := st.Shutdown(ctx); err != nil {
 				t.Errorf("shutdown: %v", err)
@@ -110,10 +110,16 @@ func recordHistory(t testing.TB, rng *rand.Rand, w workload, backend engine.Back
 	for _, o := range ops {
 		h.ops = append(h.ops, o...)
 	}
-	h.log = logOf(t, log)
+	h.log = logOf(t, again())
 	h.resolve()
-	// The last word: what each stream holds in the end.
-	for s := range w.streams {
+	h.readStreams(w.streams, w.clients, int64(time.Since(began)))
+	return h
+}
+
+// readStreams adds to the history, as a client's reads from now on, what each stream holds by the
+// log. It returns when that was done.
+func (h *history) readStreams(streams, client int, now int64) int64 {
+	for s := range streams {
 		c := call{stream: streamName(s), read: true}
 		out := outcome{}
 		for _, ev := range h.log {
@@ -121,10 +127,10 @@ func recordHistory(t testing.TB, rng *rand.Rand, w workload, backend engine.Back
 				out.events = append(out.events, seen{ev.Data.(fact), ev.Version})
 			}
 		}
-		now := int64(time.Since(began))
-		h.ops = append(h.ops, porcupine.Operation{ClientId: w.clients, Input: c, Call: now, Output: out, Return: now + 1})
+		h.ops = append(h.ops, porcupine.Operation{ClientId: client, Input: c, Call: now + 1, Output: out, Return: now + 2})
+		now += 2
 	}
-	return h
+	return now
 }
 
 // resolve tells of every append with an unknown outcome what became of it, which the log

@@ -32,7 +32,7 @@ func TestStreamsAreLinearizable(t *testing.T) {
 	histories, calls, tally := 0, 0, make(map[string]int)
 	forSeeds(t, 300, func(t *testing.T, seed uint64, rng *rand.Rand) {
 		log := newKeeper()
-		h := recordHistory(t, rng, randomWorkload(rng), log, log, honest)
+		h := recordHistory(t, rng, randomWorkload(rng), log, log.again, honest)
 		mustBeLinearizable(t, &h)
 		histories++
 		calls += len(h.ops)
@@ -40,6 +40,20 @@ func TestStreamsAreLinearizable(t *testing.T) {
 	})
 	t.Logf("%d histories, %d calls: %v", histories, calls, tally)
 	atLeastOne(t, tally, "stored", "batch", "duplicate", "partial duplicate", "conflict", "refused", "read")
+}
+
+// TestStreamsAreLinearizableInFiles: the same over the file backend, where appends wait for the disk; the log is
+// read when the store was closed and opened again.
+func TestStreamsAreLinearizableInFiles(t *testing.T) {
+	tally := make(map[string]int)
+	forSeeds(t, 10, func(t *testing.T, seed uint64, rng *rand.Rand) {
+		dir := t.TempDir()
+		h := recordHistory(t, rng, randomWorkload(rng), openFiles(t, dir), func() engine.Backend { return openFiles(t, dir) }, honest)
+		mustBeLinearizable(t, &h)
+		h.tally(tally)
+	})
+	t.Log(tally)
+	atLeastOne(t, tally, "stored", "batch", "conflict", "read")
 }
 
 // TestStreamsAreLinearizableWhenOutcomesAreUnknown: the same over a backend of which some commits end
@@ -50,7 +64,7 @@ func TestStreamsAreLinearizableWhenOutcomesAreUnknown(t *testing.T) {
 		log := newKeeper()
 		w := randomWorkload(rng)
 		w.shutdown = false
-		h := recordHistory(t, rng, w, &doubtful{Backend: log, rng: rng}, log, honest)
+		h := recordHistory(t, rng, w, &doubtful{Backend: log, rng: rng}, log.again, honest)
 		mustBeLinearizable(t, &h)
 		h.tally(tally)
 	})

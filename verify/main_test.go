@@ -17,9 +17,15 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/weirstore/weir/engine"
+	"github.com/weirstore/weir/engine/filestore"
 )
 
+// TestMain is also the process that TestStreamsAreLinearizableAcrossCrashes kills.
 func TestMain(m *testing.M) {
+	if spec := os.Getenv(crashLife); spec != "" {
+		live(spec)
+		return
+	}
 	flag.Parse()
 	// rapid has its own flags; these make it follow WEIR_SEED and leave no files behind.
 	_ = flag.Set("rapid.nofailfile", "true")
@@ -81,6 +87,9 @@ func open(t testing.TB, opts engine.Options) *engine.Engine {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := engine.Register[fact](eng, "fact"); err != nil { // or a backend that stores bytes would not decode it
+		t.Fatal(err)
+	}
 	return eng
 }
 
@@ -110,6 +119,21 @@ type keeper struct{ engine.Backend }
 func newKeeper() keeper { return keeper{engine.NewMemory()} }
 
 func (keeper) Close() error { return nil }
+
+// again is the same log, for the next engine.
+func (k keeper) again() engine.Backend { return k }
+
+// openFiles opens the file backend, with segments so small that some are left within a test.
+func openFiles(t testing.TB, dir string) engine.Backend {
+	t.Helper()
+	store, err := filestore.Open(dir, fileOptions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store
+}
+
+var fileOptions = filestore.Options{SegmentSize: 64 << 10, Logger: quiet}
 
 // logOf returns everything that is in b, which no engine uses any more.
 func logOf(t testing.TB, b engine.Backend) []engine.Event {

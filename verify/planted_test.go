@@ -53,7 +53,7 @@ func TestPlantedBugsAreCaught(t *testing.T) {
 				w.ids, w.cancels, w.shutdown = true, false, false
 				log := newKeeper()
 				lying, wrap := bug.plant(rng, log)
-				h := recordHistory(t, rng, w, lying, log, wrap)
+				h := recordHistory(t, rng, w, lying, log.again, wrap)
 				if h.check() == porcupine.Illegal {
 					caught++
 				}

@@ -1,8 +1,10 @@
 package verify_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/anishathalye/porcupine"
@@ -15,6 +17,21 @@ import (
 type fact struct {
 	tag int
 	id  string
+}
+
+// MarshalJSON writes what a backend that stores bytes keeps: with a filling, so that sizes differ.
+func (f fact) MarshalJSON() ([]byte, error) {
+	return json.Marshal([]string{strconv.Itoa(f.tag), f.id, strings.Repeat("x", f.tag*7919%1500)})
+}
+
+func (f *fact) UnmarshalJSON(b []byte) (err error) {
+	var parts [3]string
+	if err := json.Unmarshal(b, &parts); err != nil {
+		return err
+	}
+	f.id = parts[1]
+	f.tag, err = strconv.Atoi(parts[0])
+	return err
 }
 
 // call is what a client asked of one stream.

@@ -3,6 +3,7 @@ package filestore
 import (
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"github.com/weirstore/weir/engine"
@@ -11,6 +12,7 @@ import (
 // commit is what one call gives to the writer: a batch of records, some control records, or
 // something else that only the writer may do.
 type commit struct {
+	pool       *sync.Pool
 	writes     []*engine.Write
 	durability engine.Durability // the most that one of the writes asks for
 	events     int
@@ -39,24 +41,24 @@ const (
 	commitLeft
 )
 
-// newCommit returns a commit of the store's own pool: one for all stores would carry
-// channels from one synctest bubble into another.
+// newCommit returns a commit of the store's own pool: two stores share none, since a channel
+// that was made in a bubble of testing/synctest cannot be used outside of it, nor the other way round.
 func (s *Store) newCommit() *commit {
 	if c, ok := s.pool.Get().(*commit); ok {
 		return c
 	}
-	return &commit{done: make(chan struct{}, 1)}
+	return &commit{pool: &s.pool, done: make(chan struct{}, 1)}
 }
 
 // keepBuffer is the size of a buffer that a pooled commit may keep.
 const keepBuffer = 64 << 10
 
-func (s *Store) free(c *commit) {
+func (c *commit) free() {
 	if cap(c.buf) > keepBuffer {
 		c.buf, c.ends = nil, nil
 	}
-	*c = commit{buf: c.buf[:0], ends: c.ends[:0], done: c.done}
-	s.pool.Put(c)
+	*c = commit{pool: c.pool, buf: c.buf[:0], ends: c.ends[:0], done: c.done}
+	c.pool.Put(c)
 }
 
 // Commit implements [engine.Backend]. The records are encoded here, in the caller's goroutine;
@@ -68,14 +70,15 @@ func (s *Store) Commit(ctx context.Context, writes []*engine.Write) error {
 		return err
 	}
 	c := s.newCommit()
-	if err := c.encode(writes); err != nil {
-		s.free(c)
+	if err := c.encode(writes, s.limit); err != nil {
+		c.free()
 		return err
 	}
 	return s.submit(ctx, c)
 }
 
-func (c *commit) encode(writes []*engine.Write) error {
+// encode encodes the records, which may have so many bytes in all.
+func (c *commit) encode(writes []*engine.Write, limit int64) error {
 	c.writes = writes
 	for _, w := range writes {
 		switch w.Durability {
@@ -93,12 +96,12 @@ func (c *commit) encode(writes []*engine.Write) error {
 		for i := range w.Events {
 			left--
 			var err error
-			c.buf, err = appendRecord(c.buf, w.Stream.Name, w.After+1+engine.Version(i), &w.Events[i], left == 0)
+			c.buf, err = appendRecord(c.buf, w.Stream.Name, w.After+1+engine.Version(i), &w.Events[i], left == 0, limit)
 			if err != nil {
 				return fmt.Errorf("filestore: event %d for stream %q: %w", i+1, w.Stream.Name, err)
 			}
-			if size := int64(len(c.buf)) + segmentHeader; size > maxSegment {
-				return &TooLargeError{Size: int64(len(c.buf)), Limit: maxSegment - segmentHeader}
+			if size := int64(len(c.buf)); size > limit {
+				return &TooLargeError{Size: size, Limit: limit}
 			}
 			c.ends = append(c.ends, uint32(len(c.buf)))
 		}
@@ -130,7 +133,7 @@ func (s *Store) call(ctx context.Context, fn func(w *writer) error) error {
 // submit gives a commit to the writer and waits for the answer.
 func (s *Store) submit(ctx context.Context, c *commit) error {
 	if ctx.Err() != nil {
-		s.free(c)
+		c.free()
 		return context.Cause(ctx)
 	}
 	select {
@@ -139,10 +142,10 @@ func (s *Store) submit(ctx context.Context, c *commit) error {
 		select {
 		case s.commits <- c:
 		case <-s.closing:
-			s.free(c)
+			c.free()
 			return engine.ErrClosed
 		case <-ctx.Done():
-			s.free(c)
+			c.free()
 			return context.Cause(ctx)
 		}
 	}
@@ -160,7 +163,7 @@ func (s *Store) submit(ctx context.Context, c *commit) error {
 		<-c.done
 	}
 	err := c.err
-	s.free(c)
+	c.free()
 	return err
 }
 

@@ -5,6 +5,9 @@
 //	if err != nil { … }
 //	eng, err := engine.Open(engine.Options{Backend: store}) // eng.Close closes the store
 //
+// Payloads are stored as bytes. A process that reads what another has stored has to know the Go types
+// first: see [engine.Register]. If engine.Open fails, the store is still open.
+//
 // A store is one directory that one process has open. The log is a list of segments, files
 // of a fixed size that are filled with zeros before they are used; appending is the only way in which
 // one changes. Everything else in the directory is small, or can be made anew from the log.
@@ -42,7 +45,8 @@
 //	damaged-…                      what Open or Repair has cut
 //	….tmp                          being made; Open removes those that a crash has left
 //
-// All numbers are little-endian. Checksums are CRC-32C (Castagnoli).
+// All numbers are little-endian. Checksums are CRC-32C (Castagnoli). docs/filestore-format.md has
+// the long form: every file, recovery step by step, and every sync.
 //
 // A segment begins with a header of 64 bytes:
 //
@@ -85,7 +89,7 @@
 // The manifest and the handlers' file are a header of 40 bytes, with magic, version, checksum, store
 // ID and length, and a body of JSON. They are replaced as a whole: written under another name, synced,
 // renamed, and the directory synced. An index file lists the segment's records without their payloads;
-// indexfile.go has its form.
+// docs/filestore-format.md has its form.
 //
 // # Where it is synced
 //

@@ -1,12 +1,36 @@
 package filestore
 
-import "github.com/weirstore/weir/engine/filestore/internal/vfs"
+import (
+	"context"
+
+	"github.com/weirstore/weir/engine"
+	"github.com/weirstore/weir/engine/filestore/internal/vfs"
+)
 
 // Groups returns how many writes of the log there were.
 func Groups(s *Store) int { return int(s.groups.Load()) }
 
 // OpenFS opens a store in a directory of any kind, with segments as small as is asked for.
 func OpenFS(fs vfs.FS, opts Options) (*Store, error) {
+	s, err := newStoreFS(fs, opts)
+	if err != nil {
+		return nil, err
+	}
+	return s.open()
+}
+
+// OpenFixed is OpenFS with what makes one store differ from another that does the same: if the
+// directory is empty, the store gets that ID.
+func OpenFixed(fs vfs.FS, opts Options, id [16]byte) (*Store, error) {
+	s, err := newStoreFS(fs, opts)
+	if err != nil {
+		return nil, err
+	}
+	s.id = id
+	return s.open()
+}
+
+func newStoreFS(fs vfs.FS, opts Options) (*Store, error) {
 	size := opts.SegmentSize
 	opts.SegmentSize = 0
 	opts, err := opts.withDefaults()
@@ -14,7 +38,7 @@ func OpenFS(fs vfs.FS, opts Options) (*Store, error) {
 		return nil, err
 	}
 	opts.SegmentSize = size
-	return open(fs, "disk", opts)
+	return newStore(fs, "disk", opts), nil
 }
 
 // VerifyFS is Verify in a directory of any kind.
@@ -22,3 +46,33 @@ func VerifyFS(fs vfs.FS) (*Verification, error) { return verify(fs, "disk") }
 
 // RepairFS is Repair in a directory of any kind.
 func RepairFS(fs vfs.FS) (*Repaired, error) { return repair(fs, "disk") }
+
+// BackupFS is Store.Backup into a directory of any kind.
+func BackupFS(ctx context.Context, s *Store, to vfs.FS) (engine.Position, error) {
+	return s.backup(ctx, to)
+}
+
+// SetLimit makes a commit's records too large that have more bytes. Before there are commits.
+func SetLimit(s *Store, bytes int64) { s.limit = bytes }
+
+// Numbers are the constants that docs/filestore-format.md tells of.
+var Numbers = map[string]uint64{
+	"format version":                             formatVersion,
+	"bytes of a segment's header":                segmentHeader,
+	"bytes of a record's header":                 recordHeader,
+	"bytes of an index's header":                 indexHeader,
+	"bytes of a small file's header":             smallHeader,
+	"smallest Options.SegmentSize":               minSegment,
+	"largest segment, and so record":             maxSegment,
+	"first segment":                              firstSegment,
+	"growth from one segment to the next":        growth,
+	"largest position":                           maxPosition,
+	"longest name of a stream, type or event ID": engine.MaxName,
+	"largest small file":                         maxSmall,
+}
+
+// Fields are the offsets of a record's fields that it tells of, by the first word of the row.
+var Fields = map[string]int{
+	"checksum": atChecksum, "length": atLength, "position": atPosition, "version": atVersion, "time": atTime, "watermark": atUnsynced,
+	"bits": atFlags, "encoding": atEncoding, "schema": atSchema,
+}

@@ -61,7 +61,7 @@ func (sp *specimen) owed(dm damage) promise {
 	return promise{maybe: sp.now.maybe, handlers: sp.now.handlers}
 }
 
-func newSpecimen(t *testing.T, seed uint64, steps func(r *run) error) *specimen {
+func newSpecimen(t testing.TB, seed uint64, steps func(r *run) error) *specimen {
 	r := newRun(crashfs.New(), filestore.Options{SegmentSize: 2 << 10, Logger: quiet, SyncEvery: 1 << 40, TailEvents: 1}, seed)
 	r.payload = 40
 	err := r.open()
@@ -75,7 +75,7 @@ func newSpecimen(t *testing.T, seed uint64, steps func(r *run) error) *specimen 
 }
 
 // unclosed adds a last batch and leaves the store as the death of the process does.
-func (sp *specimen) unclosed(t *testing.T) *specimen {
+func (sp *specimen) unclosed(t testing.TB) *specimen {
 	r := sp.run
 	sp.last, sp.torn = r.active()
 	if err := r.put(engine.Synced); err != nil {
@@ -101,7 +101,7 @@ func (r *run) active() (name string, end int64) {
 }
 
 // closed closes the store.
-func (sp *specimen) closed(t *testing.T) *specimen {
+func (sp *specimen) closed(t testing.TB) *specimen {
 	if err := sp.run.close(); err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func several(n int, step func() error) error {
 
 func put(r *run) func() error { return func() error { return r.put(engine.Synced) } }
 
-func specimens(t *testing.T) map[string]*specimen {
+func specimens(t testing.TB) map[string]*specimen {
 	full := func(r *run) error {
 		return errors.Join(several(14, put(r)), several(3, r.truncate), r.delete(), r.compact(), several(3, func() error { r.park(); return nil }),
 			r.save(), several(3, put(r)), r.truncate(), put(r)())

@@ -162,8 +162,8 @@ func (r *record) payload(p *engine.Payload) {
 }
 
 // appendRecord appends an event's record to dst, but for what is known only when it is
-// written: see [seal].
-func appendRecord(dst []byte, stream string, version engine.Version, ev *engine.Record, end bool) ([]byte, error) {
+// written: see [seal]. A payload beyond the limit in bytes is refused; the caller looks at the sum.
+func appendRecord(dst []byte, stream string, version engine.Version, ev *engine.Record, end bool, limit int64) ([]byte, error) {
 	payload, ok := ev.Data.(*engine.Payload)
 	if !ok || payload == nil {
 		return dst, fmt.Errorf("payload is %T, want *engine.Payload", ev.Data)
@@ -171,8 +171,8 @@ func appendRecord(dst []byte, stream string, version engine.Version, ev *engine.
 	if len(stream) > engine.MaxName || len(ev.Type) > engine.MaxName || len(ev.ID) > engine.MaxName || len(payload.Encoding) > 255 {
 		return dst, fmt.Errorf("a name is too long: at most %d bytes, and 255 for that of an encoding", engine.MaxName)
 	}
-	if n := len(payload.Bytes); n > maxSegment {
-		return dst, &TooLargeError{Size: int64(n), Limit: maxSegment} // before it is copied
+	if n := int64(len(payload.Bytes)); n > limit {
+		return dst, &TooLargeError{Size: n, Limit: limit} // before it is copied
 	}
 	begin := len(dst)
 	flags, encoding := byte(kindEvent), byte(slices.Index(encodings[:], payload.Encoding))
@@ -200,9 +200,6 @@ func appendRecord(dst []byte, stream string, version engine.Version, ev *engine.
 	}
 	dst = append(dst, payload.Bytes...)
 	b := dst[begin:]
-	if len(b) > maxSegment {
-		return dst, &TooLargeError{Size: int64(len(b)), Limit: maxSegment}
-	}
 	putHeader(b, version, flags, encoding, payload.Schema, len(stream), len(ev.Type))
 	return dst, nil
 }

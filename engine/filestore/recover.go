@@ -37,7 +37,7 @@ type Cut struct {
 	SavedAs string // the file that has the bytes now
 }
 
-// Recovery returns what Open has found and done.
+// Recovery returns what Open has found and done. It never changes, and can be asked for at any time.
 func (s *Store) Recovery() Recovery { return s.recovery }
 
 const lockName = "lock"
@@ -143,8 +143,10 @@ func (s *Store) create() error {
 	if err := s.removeLeft(map[string]bool{}); err != nil {
 		return err
 	}
-	if _, err := rand.Read(s.id[:]); err != nil {
-		return err
+	if s.id == (storeID{}) {
+		if _, err := rand.Read(s.id[:]); err != nil {
+			return err
+		}
 	}
 	b, err := s.handlers.encode(s.id, 0, true)
 	if err != nil {

@@ -24,6 +24,7 @@ var tiny = filestore.Options{SegmentSize: 8 << 10, Logger: quiet, SyncEvery: 1 <
 type run struct {
 	disk *crashfs.Disk
 	opts filestore.Options
+	id   [16]byte // the store's: the same in each process, for what the fuzzer finds in one
 	s    *filestore.Store
 	rng  *rand.Rand
 
@@ -40,6 +41,7 @@ type run struct {
 // promise is what must be found after a crash at some moment.
 type promise struct {
 	durable engine.Position           // every event up to here is on disk
+	written engine.Position           // every event up to here the operating system has
 	removed map[string]engine.Version // versions before these are gone
 	maybe   map[string]engine.Version // versions before these may be gone: it was asked for
 	// handlers is what checkpoints and parked lists may be: as stored last, and as they were to be
@@ -57,7 +59,7 @@ const forever = maxVersion
 
 func newRun(disk *crashfs.Disk, opts filestore.Options, seed uint64) *run {
 	return &run{
-		disk: disk, opts: opts, rng: rand.New(rand.NewPCG(seed, 2)), payload: 300,
+		disk: disk, opts: opts, id: [16]byte{0: 'w', 15: byte(seed)}, rng: rand.New(rand.NewPCG(seed, 2)), payload: 300,
 		ends:   map[engine.Position]bool{0: true},
 		states: make(map[string]*engine.StreamState),
 		parked: make(map[string][]engine.ParkedRecord),
@@ -69,7 +71,7 @@ func newRun(disk *crashfs.Disk, opts filestore.Options, seed uint64) *run {
 }
 
 func (r *run) open() (err error) {
-	if r.s, err = filestore.OpenFS(r.disk, r.opts); err == nil {
+	if r.s, err = filestore.OpenFixed(r.disk, r.opts, r.id); err == nil {
 		for name := range r.states {
 			r.states[name] = &engine.StreamState{Name: name, Version: r.states[name].Version, Deleted: r.states[name].Deleted}
 		}
@@ -159,7 +161,10 @@ func (r *run) put(d engine.Durability) error {
 		for _, w := range writes {
 			w.Stream.Version += engine.Version(len(w.Events))
 		}
-		if d == engine.Synced {
+		r.now.written = end
+		if d != engine.Synced {
+			r.mark()
+		} else {
 			r.now.durable = end
 			r.mark()
 			file, bytes := r.active()
@@ -241,7 +246,7 @@ func (r *run) park() {
 	list := slices.DeleteFunc(slices.Clone(r.parked[h]), func(p engine.ParkedRecord) bool { return p.Position == pos })
 	if len(list) == len(r.parked[h]) && len(r.log) > 0 {
 		pos = min(pos, engine.Position(len(r.log)))
-		p := engine.ParkedRecord{Position: pos, Error: fmt.Sprint("no ", r.disk.Len()), Attempts: 1, Time: time.Unix(1, 2).UTC()}
+		p := engine.ParkedRecord{Position: pos, Error: fmt.Sprint("no ", len(r.log)), Attempts: 1, Time: time.Unix(1, 2).UTC()}
 		if err := r.s.Park(context.Background(), h, p); err != nil {
 			panic(err)
 		}

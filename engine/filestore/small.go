@@ -38,6 +38,9 @@ func encodeSmall(magic string, id storeID, body any) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(text) > maxSmall-smallHeader { // nobody could read it
+		return nil, fmt.Errorf("filestore: a file of %d bytes, the limit is %d", smallHeader+len(text), maxSmall)
+	}
 	b := make([]byte, smallHeader, smallHeader+len(text))
 	copy(b, magic)
 	binary.LittleEndian.PutUint32(b[8:], formatVersion)

@@ -19,7 +19,7 @@ type Store struct {
 	dir  string
 	fs   vfs.FS
 	opts Options
-	id   storeID
+	id   storeID // of an empty directory's store: drawn, unless it is set
 	lock io.Closer
 
 	// group has every goroutine of the store: the writer, the syncer, and while there is
@@ -36,9 +36,10 @@ type Store struct {
 	tail     *tail
 	cache    *cache
 	handlers *handlers
+	limit    int64 // of a commit's records in bytes
 
-	commits  chan *commit  // to the writer; see commitsWaiting
 	pool     sync.Pool     // of *commit
+	commits  chan *commit  // to the writer; see commitsWaiting
 	closing  chan struct{} // closed by Close: no more commits
 	gone     chan struct{} // closed when the writer has returned
 	unsynced chan struct{} // cap 1: something was written and not synced
@@ -80,7 +81,7 @@ func Open(dir string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("filestore: open %q: %w", dir, err)
 	}
-	return open(fs, dir, opts)
+	return newStore(fs, dir, opts).open()
 }
 
 func newStore(fs vfs.FS, dir string, opts Options) *Store {
@@ -100,14 +101,14 @@ func newStore(fs vfs.FS, dir string, opts Options) *Store {
 		syncing:    make(chan struct{}, 1),
 		meta:       make(chan struct{}, 1),
 		compacting: make(chan struct{}, 1),
+		limit:      maxSegment - segmentHeader,
 	}
 	s.segments.Store(new([]*segment))
 	return s
 }
 
-// open takes fs over: it is closed if there is an error.
-func open(fs vfs.FS, dir string, opts Options) (_ *Store, err error) {
-	s := newStore(fs, dir, opts)
+// open makes the store ready. Its directory is closed if there is an error.
+func (s *Store) open() (_ *Store, err error) {
 	defer func() {
 		if err != nil {
 			s.release()

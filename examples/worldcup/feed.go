@@ -23,14 +23,15 @@ type line struct {
 	Data   Action    `json:"data"`
 }
 
-// feed appends a recording line by line, without ever having all of it, and returns the
-// last event's position. Lines of the same match that follow each other are one append: the order of
-// the whole recording stays as it is.
-func feed(ctx context.Context, eng *engine.Engine, r io.Reader) (last engine.Position, err error) {
+// feed appends a recording line by line, without ever having all of it. Lines of the same
+// match that follow each other are one append: the order of the whole recording stays as it is. The lines
+// that are stored already, by an earlier run, are left out: a match's version is their number.
+func feed(ctx context.Context, eng *engine.Engine, r io.Reader) error {
 	var (
 		stream   string
 		batch    []engine.NewEvent
-		versions = make(map[string]engine.Version)
+		versions = make(map[string]engine.Version) // of what is stored
+		lines    = make(map[string]engine.Version) // how many have been read
 	)
 	flush := func() error {
 		if len(batch) == 0 {
@@ -42,29 +43,46 @@ func feed(ctx context.Context, eng *engine.Engine, r io.Reader) (last engine.Pos
 		if err != nil {
 			return err
 		}
-		versions[stream], last = res.Last, res.Position
+		versions[stream] = res.Last
 		batch = batch[:0] // the engine has copied the events, but not what Data points to
 		return nil
 	}
 
-	lines := json.NewDecoder(r)
+	recording := json.NewDecoder(r)
 	for n := 1; ; n++ {
 		var l line // a new one each time: the event keeps its slices
-		switch err := lines.Decode(&l); {
+		switch err := recording.Decode(&l); {
 		case err == io.EOF:
-			return last, flush()
+			return flush()
 		case err != nil:
-			return last, fmt.Errorf("line %d: %w", n, err)
+			return fmt.Errorf("line %d: %w", n, err)
 		case !slices.Contains(recordedTypes, l.Type):
-			return last, fmt.Errorf("line %d: unknown event type %q", n, l.Type)
+			return fmt.Errorf("line %d: unknown event type %q", n, l.Type)
 		}
 		if l.Stream != stream || len(batch) == batchSize {
 			if err := flush(); err != nil {
-				return last, err
+				return err
 			}
 			stream = l.Stream
+		}
+		if lines[stream]++; lines[stream] == 1 {
+			var err error
+			if versions[stream], err = version(ctx, eng, stream); err != nil {
+				return err
+			}
+		}
+		if lines[stream] <= versions[stream] {
+			continue
 		}
 		l.Data.At = l.Time
 		batch = append(batch, engine.NewEvent{Type: l.Type, Data: l.Data})
 	}
+}
+
+// version returns how many events a stream has.
+func version(ctx context.Context, eng *engine.Engine, stream string) (engine.Version, error) {
+	for ev, err := range eng.Read(ctx, stream, engine.Backward(), engine.Limit(1)) {
+		return ev.Version, err
+	}
+	return 0, nil
 }

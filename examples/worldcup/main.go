@@ -1,7 +1,10 @@
 // Worldcup replays recorded football matches through the engine: every pass, duel and shot
 // of a tournament, with a ticker while it runs and the tables at its end.
 //
-//	go run ./examples/worldcup [FILE.jsonl.gz]
+//	go run ./examples/worldcup [-dir FOLDER] [FILE.jsonl.gz]
+//
+// With -dir the events are kept in files there, and a second run finds them: it appends only what is
+// missing, and builds the tables from what is stored.
 //
 // Who decides what:
 //
@@ -18,6 +21,7 @@ import (
 	"compress/gzip"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log"
@@ -26,6 +30,7 @@ import (
 	"strings"
 
 	"github.com/weirstore/weir/engine"
+	"github.com/weirstore/weir/engine/filestore"
 )
 
 const attribution = `
@@ -35,21 +40,23 @@ L. Pappalardo et al., Scientific Data 6:236, 2019, doi:10.1038/s41597-019-0247-7
 `
 
 func main() {
+	dir := flag.String("dir", "", "where to keep the events; in memory by default")
+	flag.Parse()
 	path := filepath.Join(os.Getenv("WEIR_DATA"), "football-worldcup2018.jsonl.gz")
 	switch {
-	case len(os.Args) == 2:
-		path = os.Args[1]
-	case len(os.Args) > 2 || os.Getenv("WEIR_DATA") == "":
-		log.Fatal("usage: worldcup FILE.jsonl.gz, or WEIR_DATA=FOLDER worldcup")
+	case flag.NArg() == 1:
+		path = flag.Arg(0)
+	case flag.NArg() > 1 || os.Getenv("WEIR_DATA") == "":
+		log.Fatal("usage: worldcup [-dir FOLDER] FILE.jsonl.gz, or WEIR_DATA=FOLDER worldcup")
 	}
-	if err := run(context.Background(), os.Stdout, path); err != nil {
+	if err := run(context.Background(), os.Stdout, path, *dir); err != nil {
 		log.Fatal(err)
 	}
 	fmt.Print(attribution)
 }
 
-func run(ctx context.Context, w io.Writer, path string) (err error) {
-	eng, err := engine.Open(engine.Options{})
+func run(ctx context.Context, w io.Writer, path, dir string) (err error) {
+	eng, err := open(dir)
 	if err != nil {
 		return err
 	}
@@ -59,6 +66,33 @@ func run(ctx context.Context, w io.Writer, path string) (err error) {
 		return err
 	}
 	return views.print(ctx, eng, w)
+}
+
+// open returns an engine over the files of a folder, or in memory if none is named.
+func open(dir string) (*engine.Engine, error) {
+	if dir == "" {
+		return engine.Open(engine.Options{})
+	}
+	store, err := filestore.Open(dir, filestore.Options{})
+	if err != nil {
+		return nil, err
+	}
+	// Written, not Synced: what a power cut takes of a recording is fed again, and one feed
+	// alone would wait for the disk match by match. Close syncs.
+	eng, err := engine.Open(engine.Options{Backend: store, Durability: engine.Written})
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	// The referee reads its own events, which another process may have written.
+	err = errors.Join(
+		engine.Register[MatchStarted](eng, "MatchStarted"),
+		engine.Register[GoalScored](eng, "GoalScored"),
+		engine.Register[PenaltyConverted](eng, "PenaltyConverted"),
+	)
+	if err != nil {
+		return nil, errors.Join(err, eng.Close())
+	}
+	return eng, nil
 }
 
 // views are the projections, to be read when replay has returned. They have no locks:
@@ -89,30 +123,34 @@ func replay(ctx context.Context, eng *engine.Engine, w io.Writer, path string) (
 
 	v := &views{newResults(), newTable(), newScorers()}
 	handlers := errors.Join(
-		handle(eng, "referee", newReferee(eng, fixtures).handle, recordedTypes...),
-		handle(eng, "ticker", ticker{w}.handle, "GoalScored", "PenaltyConverted"),
-		handle(eng, "results", v.results.handle, "MatchStarted", "GoalScored", "PenaltyConverted"),
-		handle(eng, "table", v.table.handle, "MatchStarted", "GoalScored"),
-		handle(eng, "scorers", v.scorers.handle, "GoalScored"),
+		handle(eng, "referee", newReferee(eng, fixtures).handle, engine.Types(recordedTypes...)),
+		handle(eng, "ticker", ticker{w}.handle, engine.Types("GoalScored", "PenaltyConverted")),
+		view(eng, "results", v.results.handle, "MatchStarted", "GoalScored", "PenaltyConverted"),
+		view(eng, "table", v.table.handle, "MatchStarted", "GoalScored"),
+		view(eng, "scorers", v.scorers.handle, "GoalScored"),
 	)
 	if handlers != nil {
 		return nil, handlers
 	}
-	last, err := feed(ctx, eng, lines)
-	if err != nil {
+	if err := feed(ctx, eng, lines); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	// In two steps: when the referee has seen the last line, it has appended all that the
 	// others will see. Waiting by name, a handler that has stopped is an error.
-	if err := eng.Wait(ctx, last, "referee"); err != nil {
+	if err := eng.Wait(ctx, eng.Head(), "referee"); err != nil {
 		return nil, err
 	}
 	return v, eng.Wait(ctx, eng.Head(), "ticker", "results", "table", "scorers")
 }
 
 // handle registers a handler that stops at what it cannot handle: a table with an event
-// left out would be wrong, and would not look it.
-func handle[T any](eng *engine.Engine, name string, fn func(context.Context, engine.Of[T]) error, types ...string) error {
-	_, err := engine.Handle(eng, name, fn, engine.Types(types...), engine.FromStart(), engine.OnFailure(engine.Stop))
+// left out would be wrong, and would not look it. Where it was in an earlier run, it goes on.
+func handle[T any](eng *engine.Engine, name string, fn func(context.Context, engine.Of[T]) error, opts ...engine.HandlerOption) error {
+	_, err := engine.Handle(eng, name, fn, append(opts, engine.FromStart(), engine.OnFailure(engine.Stop))...)
 	return err
+}
+
+// view registers a handler whose result is in memory: it begins at the first event in each run.
+func view[T any](eng *engine.Engine, name string, fn func(context.Context, engine.Of[T]) error, types ...string) error {
+	return handle(eng, name, fn, engine.Types(types...), engine.IgnoreCheckpoint())
 }
