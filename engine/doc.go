@@ -50,6 +50,14 @@
 // Delivery is at least once for named handlers and exactly once, while the engine lives, for
 // those of [Engine.On].
 //
+// # Commands
+//
+// A [Decider] is three functions that say what becomes of a command on a stream: [Execute] runs
+// it in the goroutine that owns the stream, on a state that is kept folded, so that commands to one
+// stream are decided one after the other, without conflict and without reading the stream again.
+// [Load] folds a stream for whoever wants to look. [Engine.Commit] stores events of many streams together, if all
+// of them are as expected. [Engine.Settle] waits until everything that a result has led to is handled.
+//
 // # What happens when a handler is slow or fails
 //
 // When its mailbox is full: [Block] (the default), [CatchUp], [Latest] or [Fail]. When its

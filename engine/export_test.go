@@ -16,6 +16,7 @@ func (e *Engine) CachedStates() (n int) {
 
 // Deciding returns how many calls of Decide have not returned.
 func (e *Engine) Deciding() int { return int(e.deciding.Load()) }
+
 // KeptHandlers returns how many handlers' checkpoints are being kept.
 func (e *Engine) KeptHandlers() int {
 	if e.checkpoints.take(e.ctx) != nil {

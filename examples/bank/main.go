@@ -1,10 +1,9 @@
-// Bank: two writers take money from one account at the same time, and its balance never
+// Bank: many writers take money from one account at the same time, and its balance never
 // goes below zero.
 //
-// Whether there is enough money is decided on what was read, and is true only as long as
-// nobody else writes. So the append says which version the decision was made on. If
-// somebody was faster nothing is stored, and the writer reads and decides anew. There is no
-// lock, and nothing to release when a writer dies in between.
+// Whether there is enough money is decided in the goroutine that owns the account's stream,
+// on a state that has all its events. So there is no conflict, no retry and no lock: a withdrawal is accepted,
+// or it is refused. Moving money from one account to another is a transaction over both streams.
 package main
 
 import (
@@ -28,12 +27,35 @@ type (
 	}
 )
 
+// Account is what the events of a stream add up to.
+type Account struct{ Balance, Lowest int }
+
+// Withdraw is a command.
+type Withdraw struct {
+	By     string
+	Amount int
+}
+
 var errNotEnough = errors.New("not enough money")
 
-// maxAttempts bounds the retries of one withdrawal. Each conflict is another writer's
-// success, so the writers as a whole always get on and no pause is needed; but one who is always
-// the slower should say so at some time.
-const maxAttempts = 32
+var account = &engine.Decider[Account, Withdraw]{
+	Evolve: func(a Account, ev engine.Event) Account {
+		switch data := ev.Data.(type) {
+		case Deposited:
+			a.Balance += data.Amount
+		case Withdrawn:
+			a.Balance -= data.Amount
+		}
+		a.Lowest = min(a.Lowest, a.Balance)
+		return a
+	},
+	Decide: func(a Account, cmd Withdraw) ([]engine.NewEvent, error) {
+		if a.Balance < cmd.Amount {
+			return nil, errNotEnough
+		}
+		return []engine.NewEvent{engine.New(Withdrawn(cmd))}, nil
+	},
+}
 
 func main() {
 	if err := run(context.Background(), os.Stdout); err != nil {
@@ -48,60 +70,41 @@ func run(ctx context.Context, w io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, eng.Close()) }()
 
-	const id = "account-7"
-	if _, err := eng.Append(ctx, id, engine.NoStream, engine.New(Deposited{100})); err != nil {
+	if _, err := eng.Append(ctx, "account-7", engine.NoStream, engine.New(Deposited{280})); err != nil {
 		return err
 	}
-	if err := conflict(ctx, w, eng, id); err != nil {
+	res, err := engine.Execute(ctx, eng, account, "account-7", Withdraw{"alice", 80})
+	if err != nil {
 		return err
 	}
+	fmt.Fprintf(w, "alice takes 80: version %d\n", res.Last)
+	_, err = engine.Execute(ctx, eng, account, "account-7", Withdraw{"bob", 201})
+	fmt.Fprintf(w, "bob wants 201: %v\n", err)
 
-	if _, err := eng.Append(ctx, id, engine.StreamExists, engine.New(Deposited{180})); err != nil {
-		return err
-	}
-	withdrawals, err := race(ctx, eng, id)
+	withdrawals, err := race(ctx, eng, "account-7")
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(w, "together they take 10 from 200, %d times\n", withdrawals)
-
-	end, err := load(ctx, eng, id)
+	end, version, err := engine.Load(ctx, eng, account, "account-7")
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "%s: balance %d, never below %d, version %d\n", id, end.balance, end.lowest, end.version)
-	return nil
-}
+	fmt.Fprintf(w, "account-7: balance %d, never below %d, version %d\n", end.Balance, end.Lowest, version)
 
-// conflict takes the calls apart to show how two writers get into each other's way: both
-// read before either writes.
-func conflict(ctx context.Context, w io.Writer, eng *engine.Engine, id string) error {
-	seenByAlice, err := load(ctx, eng, id)
-	if err != nil {
+	if _, err := eng.Append(ctx, "account-8", engine.NoStream, engine.New(Deposited{50})); err != nil {
 		return err
 	}
-	seenByBob, err := load(ctx, eng, id)
-	if err != nil {
+	if err := transfer(ctx, eng, "account-8", "account-7", 30); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "alice sees %d, bob sees %d, each wants 80\n", seenByAlice.balance, seenByBob.balance)
-
-	_, err = eng.Append(ctx, id, engine.Exactly(seenByAlice.version), engine.New(Withdrawn{"alice", 80}))
-	if err != nil {
-		return err
+	for _, id := range []string{"account-7", "account-8"} {
+		a, _, err := engine.Load(ctx, eng, account, id)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(w, "after the transfer, %s: balance %d\n", id, a.Balance)
 	}
-	_, err = eng.Append(ctx, id, engine.Exactly(seenByBob.version), engine.New(Withdrawn{"bob", 80}))
-	conflict, ok := errors.AsType[*engine.VersionConflictError](err)
-	if !ok {
-		return fmt.Errorf("bob was not refused: %v", err)
-	}
-	fmt.Fprintf(w, "alice is faster; bob is told: %v\n", conflict)
-
-	// Bob does what withdraw does for everybody: read and decide anew.
-	if err := withdraw(ctx, eng, id, "bob", 80); !errors.Is(err, errNotEnough) {
-		return fmt.Errorf("bob was not refused: %v", err)
-	}
-	fmt.Fprintln(w, "bob looks again: not enough money")
 	return nil
 }
 
@@ -114,7 +117,7 @@ func race(ctx context.Context, eng *engine.Engine, id string) (withdrawals int, 
 	for i, name := range names {
 		writers.Go(func() error {
 			for {
-				switch err := withdraw(ctx, eng, id, name, 10); {
+				switch _, err := engine.Execute(ctx, eng, account, id, Withdraw{name, 10}); {
 				case errors.Is(err, errNotEnough):
 					return nil
 				case err != nil:
@@ -131,47 +134,31 @@ func race(ctx context.Context, eng *engine.Engine, id string) (withdrawals int, 
 	return withdrawals, err
 }
 
-// withdraw reads, decides, and appends on the condition that what it has read is still
-// true; and once more if it is not.
-func withdraw(ctx context.Context, eng *engine.Engine, id, by string, amount int) error {
+// maxAttempts bounds the retries of one transfer. Each conflict is another writer's success,
+// so the writers as a whole always get on; but one who is always the slower should say so at some time.
+const maxAttempts = 32
+
+// transfer moves money: either both events are stored, or none. The decision is made on
+// what was read here, outside of the streams, so the transaction says on which version; if somebody was
+// faster nothing is stored, and it is decided anew.
+func transfer(ctx context.Context, eng *engine.Engine, from, to string, amount int) error {
 	var last error
 	for range maxAttempts {
-		acc, err := load(ctx, eng, id)
+		a, version, err := engine.Load(ctx, eng, account, from)
 		if err != nil {
 			return err
 		}
-		if acc.balance < amount {
+		if a.Balance < amount {
 			return errNotEnough
 		}
-		_, err = eng.Append(ctx, id, engine.Exactly(acc.version), engine.New(Withdrawn{by, amount}))
-		if _, ok := errors.AsType[*engine.VersionConflictError](err); !ok {
+		_, err = eng.Commit(ctx, engine.Tx{Writes: []engine.TxWrite{
+			{Stream: from, Expected: engine.Exactly(version), Events: []engine.NewEvent{engine.New(Withdrawn{"transfer", amount})}},
+			{Stream: to, Expected: engine.StreamExists, Events: []engine.NewEvent{engine.New(Deposited{amount})}},
+		}})
+		if _, refused := errors.AsType[*engine.TxError](err); !refused {
 			return err // nil, or something that another attempt does not mend
 		}
 		last = err
 	}
-	return fmt.Errorf("withdraw: gave up after %d attempts: %w", maxAttempts, last)
-}
-
-// account is what the events of a stream add up to.
-type account struct {
-	version engine.Version // of the last event: what a decision is made on
-	balance int
-	lowest  int
-}
-
-func load(ctx context.Context, eng *engine.Engine, id string) (account, error) {
-	var acc account
-	for ev, err := range eng.Read(ctx, id) {
-		if err != nil {
-			return account{}, err
-		}
-		switch data := ev.Data.(type) {
-		case Deposited:
-			acc.balance += data.Amount
-		case Withdrawn:
-			acc.balance -= data.Amount
-		}
-		acc.version, acc.lowest = ev.Version, min(acc.lowest, acc.balance)
-	}
-	return acc, nil
+	return fmt.Errorf("transfer: gave up after %d attempts: %w", maxAttempts, last)
 }
