@@ -71,8 +71,45 @@ type Metadata struct {
 	// what the caller has set is kept.
 	CorrelationID string
 	CausationID   string
-	// Extra is the application's own: a tenant, a user, a trace. Read-only once appended.
+	// Extra is the application's own: a tenant, a user, a trace. Read-only once appended. Keys that begin
+	// with "$" are Weir's.
 	Extra map[string]string
+}
+
+// tagsKey is the key in Extra that holds an event's tags, one a line: few events have any,
+// and so the others do not grow by a field.
+const tagsKey = "$tags"
+
+// MaxTags is how many tags an event may have.
+const MaxTags = 16
+
+// Tags returns the event's tags, in the order in which they were given to [NewEvent.WithTags].
+func (m *Metadata) Tags() []string {
+	if tags := m.Extra[tagsKey]; tags != "" {
+		return strings.Split(tags, "\n")
+	}
+	return nil
+}
+
+// checkTags says what is wrong with the tags of an event to be appended.
+func (m *Metadata) checkTags() error {
+	joined, ok := m.Extra[tagsKey]
+	if !ok {
+		return nil
+	}
+	tags := strings.Split(joined, "\n")
+	if len(tags) > MaxTags {
+		return invalid("", "number of tags", len(tags), fmt.Sprintf("at most %d", MaxTags))
+	}
+	for _, tag := range tags {
+		if err := checkName("", "tag", tag); err != nil {
+			return err
+		}
+	}
+	if tag, twice := repeated(tags); twice {
+		return invalid("", "tag", tag, "different tags")
+	}
+	return nil
 }
 
 func (m *Metadata) empty() bool {
@@ -111,6 +148,12 @@ func New(data any) NewEvent { return NewEvent{Data: data} }
 func (e NewEvent) WithID(id string) NewEvent {
 	e.ID = id
 	return e
+}
+
+// WithTags returns the event with tags: names of what it concerns beside its stream, such as
+// "student-7". A [Condition] and [Engine.Matching] find events by them. They take the place of others that it had.
+func (e NewEvent) WithTags(tags ...string) NewEvent {
+	return e.WithExtra(tagsKey, strings.Join(tags, "\n"))
 }
 
 // WithExtra returns the event with one more entry in Meta.Extra.

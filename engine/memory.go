@@ -30,6 +30,9 @@ type Memory struct {
 	mu         sync.Mutex // held for a commit: pure memory work
 	clock      clock
 	compacting chan struct{} // cap 1: a token for who compacts
+	// tags has the positions of the events with a tag, ascending. Guarded by mu; what is in
+	// a list never changes.
+	tags map[string][]Position
 
 	checkMu     sync.Mutex // guards what follows
 	checkpoints map[string]Position
@@ -66,6 +69,7 @@ func NewMemory() *Memory {
 		checkpoints: make(map[string]Position),
 		parked:      make(map[string][]ParkedRecord),
 		compacting:  make(chan struct{}, 1),
+		tags:        make(map[string][]Position),
 	}
 	m.segments.Store(new([]*segment))
 	return m
@@ -150,6 +154,10 @@ func (m *Memory) Commit(_ context.Context, writes []*Write) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.commitLocked(writes)
+}
+
+func (m *Memory) commitLocked(writes []*Write) error {
 	for _, w := range writes {
 		s, ok := w.Stream.Ref.(*memStream)
 		if !ok {
@@ -176,6 +184,9 @@ func (m *Memory) Commit(_ context.Context, writes []*Write) error {
 					s.ids = make(map[string]Version)
 				}
 				s.ids[id] = version
+			}
+			for _, tag := range w.Events[i].Meta.Tags() {
+				m.tags[tag] = append(m.tags[tag], pos)
 			}
 		}
 		s.mu.Unlock()

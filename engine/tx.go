@@ -21,6 +21,8 @@ type Tx struct {
 	Writes []TxWrite
 	// Checks are what other streams, or those that are written to, must be like just before.
 	Checks []TxCheck
+	// Conditions are on events by their tags, in whatever streams.
+	Conditions []Condition
 }
 
 // TxWrite is new events for one stream: what [Engine.Append] is given.
@@ -46,7 +48,8 @@ type TxResult struct {
 type TxError struct {
 	// Reasons are a [*VersionConflictError] for each expectation that was not met, a
 	// [*StreamDeletedError] for each write to a deleted stream, and a [*PartialDuplicateError] for each
-	// write whose event IDs are stored already, wholly or in part, if that is not so of every write.
+	// write whose event IDs are stored already, wholly or in part, if that is not so of every write, and a
+	// [*ConditionError] for each condition that has failed.
 	Reasons []error
 }
 
@@ -76,12 +79,16 @@ func (e *Engine) Commit(ctx context.Context, tx Tx) (TxResult, error) {
 	if err := e.checkTx(tx); err != nil {
 		return TxResult{}, err
 	}
+	conditions, err := e.conditions(tx.Conditions)
+	if err != nil {
+		return TxResult{}, err
+	}
 	cause, inside, err := e.enter(ctx)
 	if err != nil {
 		return TxResult{}, opError("commit", "", err)
 	}
 	defer e.gate.leave()
-	t := &txn{eng: e, tx: tx, byName: make(map[string]*held)}
+	t := &txn{eng: e, tx: tx, byName: make(map[string]*held), conditions: conditions}
 	defer t.release()
 	size := 0
 	for _, w := range tx.Writes {
@@ -158,6 +165,8 @@ type txn struct {
 	eng    *Engine
 	tx     Tx
 	byName map[string]*held
+
+	conditions []TagCondition
 }
 
 // held is a stream that is to be held, or is.
@@ -255,6 +264,13 @@ func (t *txn) commit() (TxResult, error) {
 		if err == nil {
 			return t.stored(), nil
 		}
+		if _, failed := errors.AsType[*ConditionError](err); failed {
+			reasons, err := t.failed(err)
+			if err != nil {
+				return TxResult{}, opError("commit", "", err)
+			}
+			return TxResult{}, &TxError{reasons}
+		}
 		if _, conflict := errors.AsType[*VersionConflictError](err); !conflict || !t.eng.caps.Shared || try == retries {
 			return TxResult{}, opError("commit", "", err)
 		}
@@ -311,6 +327,11 @@ func (t *txn) decide() (writes []*Write, duplicates []Result, err error) {
 		}
 	}
 	if reasons = append(reasons, twice...); len(reasons) > 0 {
+		also, err := t.failed(nil)
+		if err != nil {
+			return nil, nil, opError("commit", "", err)
+		}
+		reasons = append(reasons, also...)
 		return nil, nil, &TxError{reasons}
 	}
 	return writes, nil, nil
@@ -330,9 +351,60 @@ func (t *txn) store(writes []*Write) (err error) {
 			t.eng.dispatcher.Notify()
 		}
 	}()
-	err = t.eng.backend.Commit(t.eng.ctx, writes)
+	if len(t.conditions) > 0 {
+		err = t.eng.backend.(Tagging).CommitIf(t.eng.ctx, writes, t.conditions)
+	} else {
+		err = t.eng.backend.Commit(t.eng.ctx, writes)
+	}
 	stored = err == nil
 	return err
+}
+
+// conditions checks the conditions of a Tx and makes them what backends are given.
+func (e *Engine) conditions(list []Condition) (conditions []TagCondition, err error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	if _, err := e.tagging(); err != nil {
+		return nil, opError("commit", "", err)
+	}
+	if len(list) > MaxCriteria {
+		return nil, invalid("commit", "number of conditions", len(list), fmt.Sprintf("at most %d", MaxCriteria))
+	}
+	for i, c := range list {
+		matches, err := e.matches(fmt.Sprintf("commit: condition %d", i+1), c.Any)
+		if err != nil {
+			return nil, err
+		}
+		conditions = append(conditions, TagCondition{matches, c.After})
+	}
+	return conditions, nil
+}
+
+// failed returns the conditions that fail now, beside what else is wrong. It is for the
+// error alone: CommitIf is what decides.
+func (t *txn) failed(first error) (reasons []error, err error) {
+	told, _ := errors.AsType[*ConditionError](first)
+	for i, c := range t.conditions {
+		events, err := t.find(c)
+		switch {
+		case err != nil:
+			return nil, err
+		case len(events) > 0:
+			reasons = append(reasons, &ConditionError{i + 1, events[0].Position})
+		case told != nil && told.Condition == i+1:
+			reasons = append(reasons, told) // by an event that is gone
+		}
+	}
+	return reasons, nil
+}
+
+// find returns an event that makes a condition fail.
+func (t *txn) find(c TagCondition) (events []Event, err error) {
+	defer recovered(&err, "matching")
+	var buf [1]Event
+	n, err := t.eng.backend.(Tagging).Matching(t.eng.ctx, c.Any, c.After, t.eng.Head(), buf[:])
+	return buf[:n], err
 }
 
 // stored takes note of what was stored.

@@ -19,8 +19,9 @@ type commit struct {
 	buf        []byte   // the records, unsealed
 	ends       []uint32 // where each of them ends in buf
 
-	controls []control
-	call     func(w *writer) error
+	conditions []engine.TagCondition // of CommitIf
+	controls   []control
+	call       func(w *writer) error
 
 	// Who was first: the writer, that has taken the commit, or its caller, that has given up.
 	state atomic.Uint32

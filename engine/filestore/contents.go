@@ -29,7 +29,8 @@ type item struct {
 	length  uint32 // of the record in bytes
 	pos     engine.Position
 	version engine.Version
-	hash    uint64 // of the ID
+	hash    uint64   // of the ID
+	tags    []uint64 // hashes
 }
 
 func newContents(base engine.Position) *contents {
@@ -62,6 +63,11 @@ func (x *contents) add(rec *record, n int) {
 		it.typ = place(&x.types, x.typeOf, rec.typ)
 		if it.hasID = len(rec.id) > 0; it.hasID {
 			it.hash = hashID(hashName(rec.stream), rec.id)
+		}
+		if rec.meta != nil {
+			if meta, err := parseMeta(rec.meta); err == nil { // else who reads it is told
+				it.tags = hashTags(nil, &meta)
+			}
 		}
 		x.next = rec.position + 1
 	}
@@ -124,6 +130,9 @@ func (ix *indexer) add(seg *segment, x *contents) error {
 		st.list.add(it.pos)
 		if it.hasID {
 			s.ids.add(it.hash, it.pos)
+		}
+		for _, h := range it.tags {
+			s.tags.add(h, it.pos)
 		}
 	}
 	return nil

@@ -71,8 +71,56 @@ func (x *contents) encode(id storeID, generation uint32) []byte {
 		}
 		versions[it.stream], pos = it.version, it.pos
 	}
+	b = x.appendTags(b)
 	binary.LittleEndian.PutUint32(b[12:], crc32.Checksum(b[16:], castagnoli))
 	return b
+}
+
+// appendTags appends what records have tags, if any have: how many, and of each its place
+// among the records, as the distance from the one before, how many tags, and their hashes.
+func (x *contents) appendTags(b []byte) []byte {
+	n := 0
+	for i := range x.records {
+		if len(x.records[i].tags) > 0 {
+			n++
+		}
+	}
+	if n == 0 {
+		return b
+	}
+	b = binary.AppendUvarint(b, uint64(n))
+	last := 0
+	for i := range x.records {
+		if tags := x.records[i].tags; len(tags) > 0 {
+			b = binary.AppendUvarint(b, uint64(i-last))
+			b = binary.AppendUvarint(b, uint64(len(tags)))
+			for _, h := range tags {
+				b = binary.LittleEndian.AppendUint64(b, h)
+			}
+			last = i
+		}
+	}
+	return b
+}
+
+// decodeTags is the reverse of appendTags.
+func (x *contents) decodeTags(d *decoder) {
+	i := uint64(0)
+	for range d.count(10) {
+		i += d.uvarint()
+		n := d.count(8)
+		if d.err == nil && (i >= uint64(len(x.records)) || x.records[i].kind != kindEvent || n == 0) {
+			d.fail("tags of no event")
+		}
+		if d.err != nil {
+			return
+		}
+		hashes := make([]uint64, n)
+		for k := range hashes {
+			hashes[k] = binary.LittleEndian.Uint64(d.bytes(8))
+		}
+		x.records[i].tags = hashes
+	}
 }
 
 // readIndex reads a segment's index file. Next is the first position of the following
@@ -115,6 +163,9 @@ func decodeIndex(path string, b []byte, id storeID, seg *segment) (*contents, er
 	}
 	d := decoder{b: b[indexHeader:]}
 	x.decode(&d, seg.next != 0)
+	if d.err == nil && len(d.b) > 0 {
+		x.decodeTags(&d)
+	}
 	if d.err == nil && len(d.b) > 0 {
 		d.fail("bytes are left over")
 	}

@@ -29,6 +29,7 @@ type Store struct {
 	types   *types
 	streams *streams
 	ids     ids
+	tags    *tags
 	// segments is replaced, never changed, under the token meta.
 	segments atomic.Pointer[[]*segment]
 	head     atomic.Uint64 // the newest position that can be read; written by the writer
@@ -102,6 +103,7 @@ func newStore(fs vfs.FS, dir string, opts Options) *Store {
 		meta:       make(chan struct{}, 1),
 		compacting: make(chan struct{}, 1),
 		limit:      maxSegment - segmentHeader,
+		tags:       newTags(),
 	}
 	s.segments.Store(new([]*segment))
 	return s

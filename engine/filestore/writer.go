@@ -100,6 +100,17 @@ func (w *writer) take(c *commit) {
 		c.answer(c.call(w))
 		return
 	}
+	if len(c.conditions) > 0 {
+		w.flush()                          // so that all before it can be found
+		if err := w.admit(c); err != nil { // the disk may have failed meanwhile
+			c.answer(err)
+			return
+		}
+		if err := w.s.decide(c.conditions); err != nil {
+			c.answer(err)
+			return
+		}
+	}
 	if w.active.end.Load()+int64(len(w.out)+len(c.buf)) > w.active.size {
 		w.flush()
 		if err := w.roll(int64(len(c.buf))); err != nil {
@@ -256,6 +267,9 @@ func (w *writer) publish(reached engine.Durability) {
 				w.active.add(st, ev.TypeID, int(c.ends[i]-begin))
 				if ev.ID != "" {
 					s.ids.add(hashID(hashName(st.name), ev.ID), pos)
+				}
+				for _, tag := range ev.Meta.Tags() {
+					s.tags.add(hashTag(tag), pos)
 				}
 				s.tail.add(engine.Event{
 					Stream: st.name, Version: wr.After + 1 + engine.Version(k), Position: pos,
