@@ -101,8 +101,9 @@ func (w *writer) take(c *commit) {
 		return
 	}
 	if len(c.conditions) > 0 {
-		w.flush()                          // so that all before it can be found
-		if err := w.admit(c); err != nil { // the disk may have failed meanwhile
+		// All before it must be found. The disk may fail meanwhile.
+		w.flush()
+		if err := w.admit(c); err != nil {
 			c.answer(err)
 			return
 		}
