@@ -56,7 +56,8 @@
 // it in the goroutine that owns the stream, on a state that is kept folded, so that commands to one
 // stream are decided one after the other, without conflict and without reading the stream again.
 // [Load] folds a stream for whoever wants to look. [Engine.Commit] stores events of many streams together, if all
-// of them are as expected. [Engine.Settle] waits until everything that a result has led to is handled.
+// of them are as expected, and if no event that a [Condition] looks for was stored since it was decided:
+// events found by their tags ([NewEvent.WithTags], [Engine.Matching]), in whatever streams they are. [Engine.Settle] waits until everything that a result has led to is handled.
 //
 // # What happens when a handler is slow or fails
 //

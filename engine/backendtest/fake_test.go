@@ -82,6 +82,27 @@ func (h *handle) Find(ctx context.Context, s engine.StreamState, ids []string, v
 }
 
 func (h *handle) Commit(ctx context.Context, writes []*engine.Write) error {
+	return h.commit(writes, func() error { return h.place.store(ctx, writes) })
+}
+
+func (h *handle) CommitIf(ctx context.Context, writes []*engine.Write, conditions []engine.TagCondition) error {
+	return h.commit(writes, func() error {
+		err := h.place.mem.CommitIf(ctx, writes, conditions)
+		for _, w := range writes {
+			w.Durability = engine.Synced
+		}
+		return err
+	})
+}
+
+func (h *handle) Matching(ctx context.Context, matches []engine.TagMatch, after, to engine.Position, dst []engine.Event) (int, error) {
+	if err := h.check(); err != nil {
+		return 0, err
+	}
+	return h.place.mem.Matching(ctx, matches, after, to, dst)
+}
+
+func (h *handle) commit(writes []*engine.Write, store func() error) error {
 	if err := h.check(); err != nil {
 		return err
 	}
@@ -90,7 +111,7 @@ func (h *handle) Commit(ctx context.Context, writes []*engine.Write) error {
 	defer p.mu.Unlock()
 	pending := make(map[string]engine.Version)
 	for _, w := range writes {
-		state, err := p.mem.Load(ctx, w.Stream.Name)
+		state, err := p.mem.Load(context.Background(), w.Stream.Name)
 		if err != nil {
 			return err
 		}
@@ -100,7 +121,7 @@ func (h *handle) Commit(ctx context.Context, writes []*engine.Write) error {
 		}
 		pending[w.Stream.Name] += engine.Version(len(w.Events))
 	}
-	if err := p.store(ctx, writes); err != nil {
+	if err := store(); err != nil {
 		return err
 	}
 	for other, grown := range p.handles {

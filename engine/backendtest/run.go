@@ -156,6 +156,7 @@ func cases() []testCase {
 		checkpointCases,
 		parkedCases,
 		retentionCases,
+		tagCases,
 		concurrentCases,
 		closeCases,
 		reopenCases,

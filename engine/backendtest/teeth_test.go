@@ -193,6 +193,8 @@ type broken struct {
 	truncate       func(engine.StreamState, engine.Version) error
 	delete         func(engine.StreamState) error
 	compact        func(context.Context, []engine.RetentionRule) (engine.Compaction, error)
+	commitIf       func([]*engine.Write, []engine.TagCondition) error
+	matching       func([]engine.TagMatch, engine.Position, engine.Position, []engine.Event) (int, error)
 	watch          func(func())
 	close          func() error
 }
@@ -329,6 +331,20 @@ func (b *broken) Compact(ctx context.Context, rules []engine.RetentionRule) (eng
 	return b.handle.Compact(ctx, rules)
 }
 
+func (b *broken) CommitIf(ctx context.Context, writes []*engine.Write, conditions []engine.TagCondition) error {
+	if b.commitIf != nil {
+		return b.commitIf(writes, conditions)
+	}
+	return b.handle.CommitIf(ctx, writes, conditions)
+}
+
+func (b *broken) Matching(ctx context.Context, matches []engine.TagMatch, after, to engine.Position, dst []engine.Event) (int, error) {
+	if b.matching != nil {
+		return b.matching(matches, after, to, dst)
+	}
+	return b.handle.Matching(ctx, matches, after, to, dst)
+}
+
 func (b *broken) Watch(grown func()) {
 	if b.watch != nil {
 		b.watch(grown)
@@ -382,7 +398,7 @@ func everyEvent(b *broken, see func(e *engine.Event)) {
 }
 
 func defects() []defect {
-	return slices.Concat(orderDefects(), commitDefects(), readDefects(), nameDefects(), stateDefects(), closeDefects(), reopenDefects(), sharedDefects(), encodedDefects(), parkedDefects(), retentionDefects())
+	return slices.Concat(orderDefects(), commitDefects(), readDefects(), nameDefects(), stateDefects(), closeDefects(), reopenDefects(), sharedDefects(), encodedDefects(), parkedDefects(), retentionDefects(), tagDefects())
 }
 
 // orderDefects are wrong positions, versions, times.
