@@ -341,6 +341,8 @@ func compactConcurrently(s *suite) {
 	names := make([]string, streams)
 	var stop, all sync.WaitGroup
 	done := make(chan struct{})
+	compacted := make(chan struct{}) // closed after the first time
+	once := sync.OnceFunc(func() { close(compacted) })
 	for i := range streams {
 		names[i] = fmt.Sprint("a-", i)
 	}
@@ -357,6 +359,9 @@ func compactConcurrently(s *suite) {
 				return
 			}
 			for n := range rounds {
+				if n == 5 {
+					<-compacted // something to compact, and then more
+				}
 				w := &engine.Write{Stream: &state, After: state.Version}
 				for k := range 25 {
 					w.Events = append(w.Events, engine.Record{Type: "A", TypeID: id, ID: fmt.Sprint(n, " ", k), Data: st.payload(n)})
@@ -396,6 +401,7 @@ func compactConcurrently(s *suite) {
 		})
 	}
 	loop(func() bool {
+		defer once()
 		if _, err := r.Compact(s.Context(), []engine.RetentionRule{{Category: "a", MaxCount: 60}}); err != nil {
 			fail("Compact: %v", err)
 			return false
