@@ -95,7 +95,9 @@
 // Commit: fdatasync of the segment, once for all that wait. A new segment: fsync of the file when it
 // is filled with zeros and again with its header, fsync of the directory, then the manifest (fsync of
 // file and directory), and only then is it used. SaveCheckpoints: fdatasync of the segment if anything is not
-// synced, then the handlers' file (fsync of file and directory).
+// synced, then the handlers' file (fsync of file and directory). Open: if the store was not closed, the end
+// of the log that no record vouches for is written once more, for a sync of it may have failed;
+// then fdatasync of the segment, and the manifest anew (fsync of file and directory).
 //
 // # Cost
 //

@@ -243,25 +243,36 @@ func (s *Store) load(m *manifest) error {
 	}
 	s.handlers.set(f)
 	s.head.Store(uint64(head))
-	if err := s.settle(active); err != nil {
+	if err := s.settle(active, m.Clean != nil); err != nil {
 		return err
 	}
 	s.segments.Store(&segs)
 	if err := s.readLastTime(segs); err != nil {
 		return err
 	}
-	if err := s.removeLeft(keep); err != nil {
+	// Before the first record, since from then on a crash may tear it; and before anything is
+	// removed, since the one that was found may not be on disk: its sync may have failed.
+	if err := s.writeManifest(segs, nil); err != nil {
 		return err
 	}
-	if m.Clean == nil {
-		return nil
-	}
-	return s.writeManifest(segs, nil) // before the first record: from now on a crash may tear it
+	return s.removeLeft(keep)
 }
 
-// settle syncs what was found: a process that died may have left it to the operating system
-// to be written, and it is visible, and vouched for, from now on.
-func (s *Store) settle(active *segment) error {
+// settle makes what was found durable (fdatasync): a process that died may have left it to the
+// operating system to be written, and it is visible, and vouched for, from now on. If the store was not
+// closed, a sync may have failed: then reads still find what is not on disk, and another sync
+// does nothing about it. So what no record vouches for is written once more.
+func (s *Store) settle(active *segment, closed bool) error {
+	end := active.end.Load()
+	for off := active.synced.Load(); !closed && off < end; off += windowSize {
+		b := make([]byte, min(windowSize, end-off))
+		if err := active.readAt(b, off); err != nil {
+			return err
+		}
+		if _, err := active.file.WriteAt(b, off); err != nil {
+			return fmt.Errorf("filestore: write %s at byte %d: %w", active.path, off, err)
+		}
+	}
 	if err := active.file.Datasync(); err != nil {
 		return fmt.Errorf("filestore: sync %s: %w", active.path, err)
 	}
@@ -415,6 +426,7 @@ func (s *Store) loadActive(ix *indexer, seg *segment) (*Cut, error) {
 	if err != nil {
 		return nil, err
 	}
+	seg.synced.Store(x.onDisk)
 	return cut, ix.add(seg, x)
 }
 
