@@ -153,7 +153,7 @@ func (s *Store) create() error {
 	if err := replace(s.fs, handlersName, b); err != nil {
 		return s.createError(err)
 	}
-	_, err = s.addSegment(1, s.makeSpare(s.nextSize(0, 0)))
+	_, err = s.addSegment(1, 0, s.makeSpare(s.nextSize(0, 0)))
 	return s.createError(err)
 }
 
@@ -330,30 +330,49 @@ func (s *Store) readHeader(name string, f vfs.File) (*segment, error) {
 
 // checkUnlisted looks at segments that the manifest does not name. A crash leaves such: one
 // that was begun and not used, or one that compaction was to replace, or has replaced. Anything
-// else means that the manifest is not the store's newest.
+// else means that the manifest is not the store's newest, or that a repair was interrupted.
 func (s *Store) checkUnlisted(m *manifest, keep map[string]bool) error {
 	names, err := s.fs.List()
 	if err != nil {
 		return err
 	}
-	bases := make(map[engine.Position]bool)
-	for _, seg := range m.Segments {
-		bases[seg.Base] = true
-	}
 	for _, name := range names {
 		base, generation, ok := parseSegmentName(name)
-		if !ok || keep[name] || generation > 0 || bases[base] {
+		if !ok || keep[name] {
 			continue
 		}
-		empty, err := s.isEmpty(name)
+		left, err := s.isEmpty(name)
+		for _, ms := range m.Segments {
+			if err == nil && !left && ms.Base == base {
+				// Of two generations compaction has made the later one.
+				left, err = s.isCompacted(segmentName(base, max(generation, ms.Generation)))
+			}
+		}
 		if err != nil {
 			return err
 		}
-		if !empty {
+		if !left {
 			return corrupt(s.path(manifestName), smallHeader, "it does not name %s, which has records or is damaged", name)
 		}
 	}
 	return nil
+}
+
+// isCompacted reports whether a segment's header says that compaction has made it.
+func (s *Store) isCompacted(name string) (bool, error) {
+	f, err := s.fs.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	seg, err := s.readHeader(name, f)
+	if _, damaged := errors.AsType[*CorruptionError](err); damaged {
+		return false, nil
+	}
+	return err == nil && seg.next != 0, err
 }
 
 // loadSealed indexes a segment that nobody writes to any more.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -214,12 +215,15 @@ func (r *Repaired) cutSegment(x *examination) (segs []*segment, next engine.Posi
 	for _, it := range good.records {
 		good.next = max(good.next, it.pos+1)
 	}
+	h := seg.header
+	h.next, h.size = good.next, good.end
+	if h.generation, err = s.freeGeneration(h.base, h.generation+1); err != nil {
+		return nil, 0, err
+	}
 	f, err := create(s.fs, compactName)
 	if err != nil {
 		return nil, 0, err
 	}
-	h := seg.header
-	h.generation, h.next, h.size = h.generation+1, good.next, good.end
 	b := make([]byte, good.end)
 	if err = seg.readAt(b, 0); err == nil {
 		copy(b, h.encode())
@@ -258,7 +262,21 @@ func (s *Store) startWith(segs []*segment, next engine.Position, controls []cont
 		_, sp.err = sp.file.WriteAt(out, segmentHeader) // addSegment syncs it
 	}
 	s.segments.Store(&segs)
-	return s.addSegment(next, sp)
+	generation, err := s.freeGeneration(next, s.nextGeneration(next))
+	if err != nil {
+		return nil, err
+	}
+	return s.addSegment(next, generation, sp)
+}
+
+// freeGeneration returns one, at or above another, of which there is no file: one that is
+// cut off may begin at the same position, and is to be kept.
+func (s *Store) freeGeneration(base engine.Position, generation uint32) (uint32, error) {
+	names, err := s.fs.List()
+	for slices.Contains(names, segmentName(base, generation)) {
+		generation++
+	}
+	return generation, err
 }
 
 // removals returns what the store must still be told once it is cut: what the records behind
