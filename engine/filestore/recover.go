@@ -146,7 +146,7 @@ func (s *Store) create() error {
 	if _, err := rand.Read(s.id[:]); err != nil {
 		return err
 	}
-	b, err := s.handlers.encode(s.id, 0, true)
+	b, err := s.handlers.snapshot(true).encode(s.id, 0)
 	if err != nil {
 		return err
 	}

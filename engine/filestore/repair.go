@@ -379,7 +379,7 @@ func (r *Repaired) fixHandlers(x *examination) error {
 	}
 	s.handlers = newHandlers()
 	s.handlers.set(x.handlers)
-	b, err := s.handlers.encode(s.id, r.Head, true)
+	b, err := s.handlers.snapshot(true).encode(s.id, r.Head)
 	if err != nil {
 		return err
 	}
