@@ -174,10 +174,8 @@ func (s *Store) removeLeft(keep map[string]bool) error {
 	removed := false
 	for _, name := range names {
 		_, _, segment := parseSegmentName(name)
-		_, _, index := parseSegmentName(strings.TrimSuffix(name, indexEnding) + ".seg")
-		index = index && strings.HasSuffix(name, indexEnding)
-		if keep[name] || !segment && !index && !strings.HasSuffix(name, temporary) {
-			continue
+		if keep[name] || !segment && !isIndexName(name) && !isTemporary(name) {
+			continue // it may be somebody else's
 		}
 		if err := s.fs.Remove(name); err != nil {
 			return fmt.Errorf("filestore: remove %s: %w", name, err)
@@ -521,7 +519,7 @@ func (s *Store) cutAside(seg *segment, off, n int64) (name string, err error) {
 	if err := seg.readAt(b, off); err != nil {
 		return "", err
 	}
-	name, err = s.saveBytes(fmt.Sprintf("damaged-%s-%d", strings.TrimSuffix(seg.name(), ".seg"), off), b)
+	name, err = s.saveBytes(fmt.Sprintf(damaged+"%s-%d", strings.TrimSuffix(seg.name(), ".seg"), off), b)
 	for end := off + n; err == nil && off < end; off += int64(len(zeros)) {
 		_, err = seg.file.WriteAt(zeros[:min(int64(len(zeros)), end-off)], off)
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/weirstore/weir/engine"
@@ -121,7 +120,7 @@ func (r *Repaired) remakeManifest(s *Store) error {
 
 // setAside gives a file a name that begins with "damaged-".
 func (r *Repaired) setAside(s *Store, name string) error {
-	to, err := s.freeName("damaged-" + name)
+	to, err := s.freeName(damaged + name)
 	if err != nil {
 		return err
 	}
@@ -170,7 +169,7 @@ func (r *Repaired) cut(x *examination) error {
 		switch {
 		case segment && !keep[name]:
 			err = r.setAside(s, name)
-		case strings.HasSuffix(name, indexEnding):
+		case isIndexName(name):
 			err = s.fs.Remove(name)
 		}
 		if err != nil {
