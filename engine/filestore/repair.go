@@ -24,7 +24,8 @@ type Repaired struct {
 // all that is cut is kept in files that begin with "damaged-". A manifest that is missing or damaged
 // is made anew from the segments, the handlers' file as an empty one, and checkpoints beyond the end
 // are moved to it. What was truncated or deleted stays so: the records that say it, as far as they can
-// be read, are carried over the cut. A store that is not damaged is left as it is; Open deals with what a crash leaves.
+// be read, are carried over the cut. A store that a newer program has written is refused with a
+// [*FormatError]. One that is not damaged is left as it is; Open deals with what a crash leaves.
 //
 // Make a copy of the directory first.
 func Repair(dir string) (*Repaired, error) {
@@ -55,6 +56,11 @@ func repair(fs vfs.FS, dir string) (*Repaired, error) {
 	}
 	x, err := look()
 	if err == nil && x.manifest == nil {
+		// Each opening writes the manifest: a newer program has had the store last, and what this one
+		// would cut off may be right.
+		if newer, ok := errors.AsType[*FormatError](x.v.Err()); ok {
+			return nil, fmt.Errorf("filestore: repair %q: %w", dir, newer)
+		}
 		r.Damage = append(r.Damage, x.v.Damage...)
 		if err = r.remakeManifest(x.s); err == nil {
 			x, err = look()
@@ -91,9 +97,6 @@ func (x *examination) close() {
 
 // remakeManifest writes a manifest of the segments that there are.
 func (r *Repaired) remakeManifest(s *Store) error {
-	if err := r.setAside(s, manifestName); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
 	list, err := s.sortedSegments()
 	if err != nil {
 		return err
@@ -102,9 +105,13 @@ func (r *Repaired) remakeManifest(s *Store) error {
 	for _, ms := range list {
 		seg := &segment{header: header{base: ms.Base, generation: ms.Generation}}
 		if s.id == (storeID{}) {
-			if opened, err := s.openSegment(ms); err == nil {
+			opened, err := s.openSegment(ms)
+			if err == nil {
 				s.id = opened.id
 				opened.file.Close()
+			}
+			if newer, ok := errors.AsType[*FormatError](err); ok {
+				return newer
 			}
 		}
 		segs = append(segs, seg)
@@ -114,6 +121,9 @@ func (r *Repaired) remakeManifest(s *Store) error {
 	}
 	if s.id == (storeID{}) {
 		return errors.New("no segment has a header that is right: nothing can be kept")
+	}
+	if err := r.setAside(s, manifestName); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	return s.writeManifest(segs, nil)
 }

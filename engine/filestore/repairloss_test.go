@@ -2,6 +2,7 @@ package filestore_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -123,5 +124,43 @@ func TestRepairKeepsWhatItReplaces(t *testing.T) {
 			}
 		}
 		t.Logf("%s: %d operations", name, repaired.Len())
+	}
+}
+
+// TestRepairLeavesNewerFormats lets a program repair a store that a later one has written.
+func TestRepairLeavesNewerFormats(t *testing.T) {
+	t.Parallel()
+	disk := crashfs.New()
+	s, err := filestore.OpenFS(disk, filestore.Options{SegmentSize: 4 << 10, Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := appendOne(s, engine.Synced, 10); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range disk.Files() {
+		if name == "lock" {
+			continue
+		}
+		b := disk.Content(name)
+		b[8] = 2
+		disk.Put(name, b)
+	}
+	for _, missing := range []string{"nothing", "manifest"} {
+		left := disk.Clone()
+		if missing == "manifest" {
+			left.Delete(missing)
+		}
+		files := left.Files()
+		r, err := filestore.RepairFS(left)
+		if newer, ok := errors.AsType[*filestore.FormatError](err); !ok || newer.Found != 2 {
+			t.Errorf("%s is missing: Repair: %+v, %v, want a FormatError", missing, r, err)
+		}
+		if !slices.Equal(left.Files(), files) {
+			t.Errorf("%s is missing: there were %q, and are %q", missing, files, left.Files())
+		}
 	}
 }
