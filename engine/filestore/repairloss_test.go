@@ -164,3 +164,57 @@ func TestRepairLeavesNewerFormats(t *testing.T) {
 		}
 	}
 }
+
+// TestRepairWithTwoSegmentsOfOneBase loses the manifest of a store that has a segment with control
+// records alone: the next segment begins at the same position.
+func TestRepairWithTwoSegmentsOfOneBase(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	opts := filestore.Options{SegmentSize: 4 << 10, Logger: quiet}
+	for _, compacted := range []bool{false, true} {
+		disk := crashfs.New()
+		s, err := filestore.OpenFS(disk, opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Delete(ctx, engine.StreamState{Name: "x-1"}); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			if _, err := appendOne(s, engine.Synced, 5000); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if compacted {
+			state, err := s.Load(ctx, "a-1")
+			if err == nil {
+				err = s.Truncate(ctx, state, 3)
+			}
+			if err == nil {
+				_, err = s.Compact(ctx, nil)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		disk.Reopen()
+		disk.Delete("manifest")
+		r, err := filestore.RepairFS(disk)
+		if err != nil || r.Head != 3 {
+			t.Fatalf("compacted %v: Repair: %+v, %v", compacted, r, err)
+		}
+		disk.Reopen()
+		if s, err = filestore.OpenFS(disk, opts); err != nil {
+			t.Fatal(err)
+		}
+		if state, err := s.Load(ctx, "x-1"); err != nil || !state.Deleted {
+			t.Errorf("compacted %v: the deleted stream is %+v, %v", compacted, state, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
