@@ -199,6 +199,9 @@ func (r *Repaired) cutSegment(x *examination) (segs []*segment, next engine.Posi
 	}
 	seg, good := x.endOf, x.end
 	switch {
+	case x.firstLost == len(x.manifest.Segments) && x.v.Torn != nil:
+		// Another segment may have to follow: then what Open would cut is damage.
+		return segs, next, r.cutAside(s, segs[len(segs)-1], x.v.Torn.Offset, x.v.Torn.Bytes)
 	case seg == nil || good == nil:
 		if x.firstLost < len(x.manifest.Segments) {
 			next = max(next, x.manifest.Segments[x.firstLost].Base)
@@ -207,17 +210,10 @@ func (r *Repaired) cutSegment(x *examination) (segs []*segment, next engine.Posi
 	case seg.next == 0:
 		c := seg.scan(good.end)
 		rest, err := c.look(good.next)
-		if err != nil {
-			return nil, 0, err
+		if err == nil {
+			err = r.cutAside(s, seg, good.end, rest.end-good.end)
 		}
-		if n := rest.end - good.end; n > 0 {
-			name, err := s.cutAside(seg, good.end, n)
-			if err != nil {
-				return nil, 0, err
-			}
-			r.SavedAs = append(r.SavedAs, s.path(name))
-		}
-		return append(segs, seg), good.next, nil
+		return append(segs, seg), good.next, err
 	}
 	// A compacted segment cannot be written to: what is good of it is copied. Control records
 	// behind its last event that is left keep the positions that they had.
@@ -254,6 +250,18 @@ func (r *Repaired) cutSegment(x *examination) (segs []*segment, next engine.Posi
 	copied := newSegment(h, s.path(h.name()), f)
 	x.open = append(x.open, copied)
 	return append(segs, copied), good.next, nil
+}
+
+// cutAside cuts n bytes out of a segment.
+func (r *Repaired) cutAside(s *Store, seg *segment, off, n int64) error {
+	if n == 0 {
+		return nil
+	}
+	name, err := s.cutAside(seg, off, n)
+	if err == nil {
+		r.SavedAs = append(r.SavedAs, s.path(name))
+	}
+	return err
 }
 
 // startWith adds a segment that begins with control records.

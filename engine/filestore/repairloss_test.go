@@ -218,3 +218,60 @@ func TestRepairWithTwoSegmentsOfOneBase(t *testing.T) {
 		}
 	}
 }
+
+// TestRepairOfATornRemoval damages the last record of a store that was not closed: it said why
+// versions are missing that compaction has taken. What is to say so instead goes into a segment of its
+// own, behind one whose end is torn.
+func TestRepairOfATornRemoval(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	opts := filestore.Options{SegmentSize: 4 << 10, Logger: quiet}
+	disk := crashfs.New()
+	s, err := filestore.OpenFS(disk, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 8 {
+		if _, err := appendOne(s, engine.Synced, 700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	state, err := s.Load(ctx, "a-1")
+	if err == nil {
+		err = s.Truncate(ctx, state, 3)
+	}
+	if err == nil {
+		_, err = s.Compact(ctx, nil)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := disk.Kill(disk.Len())
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	segs := slices.DeleteFunc(left.Files(), func(n string) bool { return !strings.HasSuffix(n, ".seg") })
+	active := segs[len(segs)-1]
+	end := len(bytes.TrimRight(left.Content(active), "\x00"))
+	left.FlipBit(active, int64(end-1)*8)
+	if s, err := filestore.OpenFS(left, opts); err == nil {
+		s.Close()
+		t.Fatal("opened")
+	}
+	left.Reopen()
+	r, err := filestore.RepairFS(left)
+	if err != nil || r.Head != 8 {
+		t.Fatalf("Repair: %+v, %v", r, err)
+	}
+	left.Reopen()
+	if s, err = filestore.OpenFS(left, opts); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if state, err := s.Load(ctx, "a-1"); err != nil || state.Version != 8 || s.Head() != 8 {
+		t.Errorf("stream at version %d, head %d, %v", state.Version, s.Head(), err)
+	}
+	if _, err := appendOne(s, engine.Synced, 700); err != nil {
+		t.Error(err)
+	}
+}
