@@ -23,7 +23,8 @@
 //     [*CorruptionError], and nothing is changed.
 //   - After a write or sync that failed nothing more is written ([ErrPoisoned]): what is on disk is then
 //     known to nobody, and a later sync that succeeds would prove nothing. Reading goes on. Open finds out.
-//   - A full disk is an error ([ErrFull]) of the appends that find it full, and of nothing else.
+//   - A full disk is an error ([ErrFull]) of the appends and compactions that find it full, and ends nothing.
+//     Saving checkpoints, closing, and opening what was closed need room for a small file.
 //
 // There is one thing that no log can know: after a crash, whether the end of the log was torn by
 // the crash or damaged later. Each batch vouches for those before it, so only damage that reaches to the very

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/weirstore/weir/engine"
@@ -188,6 +189,17 @@ func (s *Store) removeLeft(keep map[string]bool) error {
 	return nil
 }
 
+// removeTemporary removes what was being made, which may be all the room that there is.
+func (s *Store) removeTemporary() error {
+	names, err := s.fs.List()
+	for _, name := range names {
+		if err == nil && isTemporary(name) {
+			err = s.fs.Remove(name)
+		}
+	}
+	return err
+}
+
 // load opens a store that is there.
 func (s *Store) load(m *manifest) error {
 	var segs []*segment
@@ -250,7 +262,17 @@ func (s *Store) load(m *manifest) error {
 	}
 	// Before the first record, since from then on a crash may tear it; and before anything is
 	// removed, since the one that was found may not be on disk: its sync may have failed.
-	if err := s.writeManifest(segs, nil); err != nil {
+	err = s.removeTemporary()
+	if err == nil {
+		err = s.writeManifest(segs, nil)
+	}
+	if errors.Is(err, syscall.ENOSPC) && m.Clean == nil {
+		// The one that is there will do, unless a sync of it has failed before: all can be read
+		// without room. Nothing else is removed.
+		s.opts.Logger.Warn("weir: manifest not written anew", "dir", s.dir, "err", err)
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	return s.removeLeft(keep)

@@ -126,3 +126,50 @@ func TestOpenAfterFailedSync(t *testing.T) {
 	}
 	t.Logf("%d syncs failed one at a time", failed)
 }
+
+// TestOpenWithoutRoom opens a store after a crash on a disk that is full: it can be read, and
+// appended to where there is room in its segment.
+func TestOpenWithoutRoom(t *testing.T) {
+	t.Parallel()
+	opts := filestore.Options{SegmentSize: 16 << 10, Logger: quiet, SyncEvery: 1 << 40}
+	disk := crashfs.New()
+	s, err := filestore.OpenFS(disk, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for range 30 {
+		if _, err := appendOne(s, engine.Synced, 700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := disk.Kill(disk.Len())
+	used := int64(0)
+	for _, name := range left.Files() {
+		used += int64(len(left.Content(name)))
+	}
+	left.Capacity(used)
+	full, err := filestore.OpenFS(left, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	if pos, err := appendOne(full, engine.Synced, 700); err != nil || pos != 31 {
+		t.Errorf("append: position %d, %v", pos, err)
+	}
+}
+
+func TestTypesBehindTheEnd(t *testing.T) {
+	t.Parallel()
+	s := mustOpen(t, t.TempDir(), small)
+	pos, err := appendOne(s, engine.Synced, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, after := range []engine.Position{pos, pos + 1, 1<<64 - 1} {
+		var types [1]engine.TypeID
+		if n, err := s.Types(after, types[:]); n != 0 || err != nil {
+			t.Errorf("Types after %d: %d, %v", after, n, err)
+		}
+	}
+}
