@@ -92,7 +92,7 @@ func (s *Store) copyTo(ctx context.Context, put func(name string, size int64, co
 		return 0, err
 	}
 	// The handlers' state first: it must not be ahead of the log.
-	handlers, err := s.handlers.encode(s.id, 0, false)
+	handlers, err := s.handlers.snapshot(false).encode(s.id, 0)
 	if err != nil {
 		return 0, err
 	}

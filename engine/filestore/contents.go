@@ -12,6 +12,7 @@ type contents struct {
 	base    engine.Position
 	next    engine.Position // the first position that is not in it
 	end     int64           // behind the last record, in bytes
+	onDisk  int64           // a record says that what lies before this byte was on disk
 	streams []string
 	types   []string
 	records []item
@@ -35,7 +36,7 @@ type item struct {
 
 func newContents(base engine.Position) *contents {
 	return &contents{
-		base: base, next: base, end: segmentHeader,
+		base: base, next: base, end: segmentHeader, onDisk: segmentHeader,
 		streamOf: make(map[string]uint32), typeOf: make(map[string]uint32),
 	}
 }
@@ -72,6 +73,7 @@ func (x *contents) add(rec *record, n int) {
 		x.next = rec.position + 1
 	}
 	x.records = append(x.records, it)
+	x.onDisk = max(x.onDisk, x.end-int64(rec.unsynced))
 	x.end += int64(n)
 }
 

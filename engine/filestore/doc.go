@@ -23,7 +23,8 @@
 //     [*CorruptionError], and nothing is changed.
 //   - After a write or sync that failed nothing more is written ([ErrPoisoned]): what is on disk is then
 //     known to nobody, and a later sync that succeeds would prove nothing. Reading goes on. Open finds out.
-//   - A full disk is an error ([ErrFull]) of the appends that find it full, and of nothing else.
+//   - A full disk is an error ([ErrFull]) of the appends and compactions that find it full, and ends nothing.
+//     Saving checkpoints, closing, and opening what was closed need room for a small file.
 //
 // There is one thing that no log can know: after a crash, whether the end of the log was torn by
 // the crash or damaged later. Each batch vouches for those before it, so only damage that reaches to the very
@@ -96,7 +97,9 @@
 // Commit: fdatasync of the segment, once for all that wait. A new segment: fsync of the file when it
 // is filled with zeros and again with its header, fsync of the directory, then the manifest (fsync of
 // file and directory), and only then is it used. SaveCheckpoints: fdatasync of the segment if anything is not
-// synced, then the handlers' file (fsync of file and directory).
+// synced, then the handlers' file (fsync of file and directory). Open: if the store was not closed, the end
+// of the log that no record vouches for is written once more, for a sync of it may have failed;
+// then fdatasync of the segment, and the manifest anew (fsync of file and directory).
 //
 // # Cost
 //

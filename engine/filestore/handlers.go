@@ -82,18 +82,23 @@ func (h *handlers) stateLocked(name string) *handlerState {
 	return st
 }
 
-// encode returns the file's content at this moment, which is to be written if that is said.
-// Head is durable.
-func (h *handlers) encode(id storeID, head engine.Position, write bool) ([]byte, error) {
+// snapshot returns what is to stand in the file at this moment, and is to be written if that is said.
+func (h *handlers) snapshot(write bool) *handlersFile {
 	h.mu.Lock()
-	f := handlersFile{Head: head, Handlers: []namedState{}}
+	defer h.mu.Unlock()
+	f := &handlersFile{Handlers: []namedState{}}
 	for _, name := range slices.Sorted(maps.Keys(h.states)) {
 		st := *h.states[name]
 		st.Parked = slices.Clone(st.Parked)
 		f.Handlers = append(f.Handlers, namedState{[]byte(name), st})
 	}
 	h.dirty = h.dirty && !write
-	h.mu.Unlock()
+	return f
+}
+
+// encode returns the file's content. Head is durable, and what f tells of is not behind it.
+func (f *handlersFile) encode(id storeID, head engine.Position) ([]byte, error) {
+	f.Head = head
 	return encodeSmall(handlersMagic, id, f)
 }
 
@@ -183,10 +188,14 @@ func (s *Store) writeHandlers() error {
 	if !dirty {
 		return nil
 	}
-	if err := s.syncWritten(); err != nil {
-		return err
+	// First what is to be written, then the sync: an event that is parked after it may be lost
+	// to a power cut, and another one then gets its position.
+	f := s.handlers.snapshot(true)
+	var b []byte
+	err := s.syncWritten()
+	if err == nil {
+		b, err = f.encode(s.id, s.Durable())
 	}
-	b, err := s.handlers.encode(s.id, s.Durable(), true)
 	if err == nil {
 		err = replace(s.fs, handlersName, b)
 	}

@@ -153,6 +153,7 @@ func decodeIndex(path string, b []byte, id storeID, seg *segment) (*contents, er
 	x := newContents(engine.Position(binary.LittleEndian.Uint64(b[32:])))
 	x.next = engine.Position(binary.LittleEndian.Uint64(b[40:]))
 	x.end = int64(binary.LittleEndian.Uint64(b[48:]))
+	x.onDisk = x.end // it was synced before its index was made
 	switch {
 	case string(b[16:32]) != string(id[:]):
 		return nil, corrupt(path, 16, "it belongs to another store")

@@ -98,3 +98,24 @@ func parseSegmentName(name string) (base engine.Position, generation uint32, ok 
 	base, generation = engine.Position(b), uint32(g)
 	return base, generation, segmentName(base, generation) == name
 }
+
+// isIndexName reports whether a segment's index file may have the name.
+func isIndexName(name string) bool {
+	stem, ok := strings.CutSuffix(name, indexEnding)
+	if ok {
+		_, _, ok = parseSegmentName(stem + ".seg")
+	}
+	return ok
+}
+
+// isTemporary reports whether the store gives the name to a file that is being made.
+func isTemporary(name string) bool {
+	stem, ok := strings.CutSuffix(name, temporary)
+	switch {
+	case !ok:
+		return false
+	case stem == manifestName, stem == handlersName, name == spareName, name == compactName:
+		return true
+	}
+	return isIndexName(stem) || strings.HasPrefix(stem, damaged)
+}

@@ -72,6 +72,9 @@ func (s *Store) Types(after engine.Position, dst []engine.TypeID) (int, error) {
 	}
 	r := s.reader(&engine.Filter{})
 	n := 0
+	if after >= r.head {
+		return 0, nil
+	}
 	for pos := after + 1; pos <= r.head && n < len(dst); {
 		seg := r.segs[segmentAt(r.segs, pos)]
 		i, events, stop := seg.index(pos), seg.events.Load(), seg.stop(r.head)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/weirstore/weir/engine"
@@ -148,14 +149,14 @@ func (s *Store) create() error {
 			return err
 		}
 	}
-	b, err := s.handlers.encode(s.id, 0, true)
+	b, err := s.handlers.snapshot(true).encode(s.id, 0)
 	if err != nil {
 		return err
 	}
 	if err := replace(s.fs, handlersName, b); err != nil {
 		return s.createError(err)
 	}
-	_, err = s.addSegment(1, s.makeSpare(s.nextSize(0, 0)))
+	_, err = s.addSegment(1, 0, s.makeSpare(s.nextSize(0, 0)))
 	return s.createError(err)
 }
 
@@ -176,10 +177,8 @@ func (s *Store) removeLeft(keep map[string]bool) error {
 	removed := false
 	for _, name := range names {
 		_, _, segment := parseSegmentName(name)
-		_, _, index := parseSegmentName(strings.TrimSuffix(name, indexEnding) + ".seg")
-		index = index && strings.HasSuffix(name, indexEnding)
-		if keep[name] || !segment && !index && !strings.HasSuffix(name, temporary) {
-			continue
+		if keep[name] || !segment && !isIndexName(name) && !isTemporary(name) {
+			continue // it may be somebody else's
 		}
 		if err := s.fs.Remove(name); err != nil {
 			return fmt.Errorf("filestore: remove %s: %w", name, err)
@@ -190,6 +189,17 @@ func (s *Store) removeLeft(keep map[string]bool) error {
 		return s.fs.SyncDir()
 	}
 	return nil
+}
+
+// removeTemporary removes what was being made, which may be all the room that there is.
+func (s *Store) removeTemporary() error {
+	names, err := s.fs.List()
+	for _, name := range names {
+		if err == nil && isTemporary(name) {
+			err = s.fs.Remove(name)
+		}
+	}
+	return err
 }
 
 // load opens a store that is there.
@@ -245,25 +255,46 @@ func (s *Store) load(m *manifest) error {
 	}
 	s.handlers.set(f)
 	s.head.Store(uint64(head))
-	if err := s.settle(active); err != nil {
+	if err := s.settle(active, m.Clean != nil); err != nil {
 		return err
 	}
 	s.segments.Store(&segs)
 	if err := s.readLastTime(segs); err != nil {
 		return err
 	}
-	if err := s.removeLeft(keep); err != nil {
-		return err
+	// Before the first record, since from then on a crash may tear it; and before anything is
+	// removed, since the one that was found may not be on disk: its sync may have failed.
+	err = s.removeTemporary()
+	if err == nil {
+		err = s.writeManifest(segs, nil)
 	}
-	if m.Clean == nil {
+	if errors.Is(err, syscall.ENOSPC) && m.Clean == nil {
+		// The one that is there will do, unless a sync of it has failed before: all can be read
+		// without room. Nothing else is removed.
+		s.opts.Logger.Warn("weir: manifest not written anew", "dir", s.dir, "err", err)
 		return nil
 	}
-	return s.writeManifest(segs, nil) // before the first record: from now on a crash may tear it
+	if err != nil {
+		return err
+	}
+	return s.removeLeft(keep)
 }
 
-// settle syncs what was found: a process that died may have left it to the operating system
-// to be written, and it is visible, and vouched for, from now on.
-func (s *Store) settle(active *segment) error {
+// settle makes what was found durable (fdatasync): a process that died may have left it to the
+// operating system to be written, and it is visible, and vouched for, from now on. If the store was not
+// closed, a sync may have failed: then reads still find what is not on disk, and another sync
+// does nothing about it. So what no record vouches for is written once more.
+func (s *Store) settle(active *segment, closed bool) error {
+	end := active.end.Load()
+	for off := active.synced.Load(); !closed && off < end; off += windowSize {
+		b := make([]byte, min(windowSize, end-off))
+		if err := active.readAt(b, off); err != nil {
+			return err
+		}
+		if _, err := active.file.WriteAt(b, off); err != nil {
+			return fmt.Errorf("filestore: write %s at byte %d: %w", active.path, off, err)
+		}
+	}
 	if err := active.file.Datasync(); err != nil {
 		return fmt.Errorf("filestore: sync %s: %w", active.path, err)
 	}
@@ -321,30 +352,49 @@ func (s *Store) readHeader(name string, f vfs.File) (*segment, error) {
 
 // checkUnlisted looks at segments that the manifest does not name. A crash leaves such: one
 // that was begun and not used, or one that compaction was to replace, or has replaced. Anything
-// else means that the manifest is not the store's newest.
+// else means that the manifest is not the store's newest, or that a repair was interrupted.
 func (s *Store) checkUnlisted(m *manifest, keep map[string]bool) error {
 	names, err := s.fs.List()
 	if err != nil {
 		return err
 	}
-	bases := make(map[engine.Position]bool)
-	for _, seg := range m.Segments {
-		bases[seg.Base] = true
-	}
 	for _, name := range names {
 		base, generation, ok := parseSegmentName(name)
-		if !ok || keep[name] || generation > 0 || bases[base] {
+		if !ok || keep[name] {
 			continue
 		}
-		empty, err := s.isEmpty(name)
+		left, err := s.isEmpty(name)
+		for _, ms := range m.Segments {
+			if err == nil && !left && ms.Base == base {
+				// Of two generations compaction has made the later one.
+				left, err = s.isCompacted(segmentName(base, max(generation, ms.Generation)))
+			}
+		}
 		if err != nil {
 			return err
 		}
-		if !empty {
+		if !left {
 			return corrupt(s.path(manifestName), smallHeader, "it does not name %s, which has records or is damaged", name)
 		}
 	}
 	return nil
+}
+
+// isCompacted reports whether a segment's header says that compaction has made it.
+func (s *Store) isCompacted(name string) (bool, error) {
+	f, err := s.fs.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	seg, err := s.readHeader(name, f)
+	if _, damaged := errors.AsType[*CorruptionError](err); damaged {
+		return false, nil
+	}
+	return err == nil && seg.next != 0, err
 }
 
 // loadSealed indexes a segment that nobody writes to any more.
@@ -417,6 +467,7 @@ func (s *Store) loadActive(ix *indexer, seg *segment) (*Cut, error) {
 	if err != nil {
 		return nil, err
 	}
+	seg.synced.Store(x.onDisk)
 	return cut, ix.add(seg, x)
 }
 
@@ -492,7 +543,7 @@ func (s *Store) cutAside(seg *segment, off, n int64) (name string, err error) {
 	if err := seg.readAt(b, off); err != nil {
 		return "", err
 	}
-	name, err = s.saveBytes(fmt.Sprintf("damaged-%s-%d", strings.TrimSuffix(seg.name(), ".seg"), off), b)
+	name, err = s.saveBytes(fmt.Sprintf(damaged+"%s-%d", strings.TrimSuffix(seg.name(), ".seg"), off), b)
 	for end := off + n; err == nil && off < end; off += int64(len(zeros)) {
 		_, err = seg.file.WriteAt(zeros[:min(int64(len(zeros)), end-off)], off)
 	}

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/weirstore/weir/engine"
@@ -24,7 +24,8 @@ type Repaired struct {
 // all that is cut is kept in files that begin with "damaged-". A manifest that is missing or damaged
 // is made anew from the segments, the handlers' file as an empty one, and checkpoints beyond the end
 // are moved to it. What was truncated or deleted stays so: the records that say it, as far as they can
-// be read, are carried over the cut. A store that is not damaged is left as it is; Open deals with what a crash leaves.
+// be read, are carried over the cut. A store that a newer program has written is refused with a
+// [*FormatError]. One that is not damaged is left as it is; Open deals with what a crash leaves.
 //
 // Make a copy of the directory first.
 func Repair(dir string) (*Repaired, error) {
@@ -55,6 +56,11 @@ func repair(fs vfs.FS, dir string) (*Repaired, error) {
 	}
 	x, err := look()
 	if err == nil && x.manifest == nil {
+		// Each opening writes the manifest: a newer program has had the store last, and what this one
+		// would cut off may be right.
+		if newer, ok := errors.AsType[*FormatError](x.v.Err()); ok {
+			return nil, fmt.Errorf("filestore: repair %q: %w", dir, newer)
+		}
 		r.Damage = append(r.Damage, x.v.Damage...)
 		if err = r.remakeManifest(x.s); err == nil {
 			x, err = look()
@@ -91,9 +97,6 @@ func (x *examination) close() {
 
 // remakeManifest writes a manifest of the segments that there are.
 func (r *Repaired) remakeManifest(s *Store) error {
-	if err := r.setAside(s, manifestName); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
 	list, err := s.sortedSegments()
 	if err != nil {
 		return err
@@ -102,9 +105,13 @@ func (r *Repaired) remakeManifest(s *Store) error {
 	for _, ms := range list {
 		seg := &segment{header: header{base: ms.Base, generation: ms.Generation}}
 		if s.id == (storeID{}) {
-			if opened, err := s.openSegment(ms); err == nil {
+			opened, err := s.openSegment(ms)
+			if err == nil {
 				s.id = opened.id
 				opened.file.Close()
+			}
+			if newer, ok := errors.AsType[*FormatError](err); ok {
+				return newer
 			}
 		}
 		segs = append(segs, seg)
@@ -115,12 +122,15 @@ func (r *Repaired) remakeManifest(s *Store) error {
 	if s.id == (storeID{}) {
 		return errors.New("no segment has a header that is right: nothing can be kept")
 	}
+	if err := r.setAside(s, manifestName); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	return s.writeManifest(segs, nil)
 }
 
 // setAside gives a file a name that begins with "damaged-".
 func (r *Repaired) setAside(s *Store, name string) error {
-	to, err := s.freeName("damaged-" + name)
+	to, err := s.freeName(damaged + name)
 	if err != nil {
 		return err
 	}
@@ -169,7 +179,7 @@ func (r *Repaired) cut(x *examination) error {
 		switch {
 		case segment && !keep[name]:
 			err = r.setAside(s, name)
-		case strings.HasSuffix(name, indexEnding):
+		case isIndexName(name):
 			err = s.fs.Remove(name)
 		}
 		if err != nil {
@@ -189,6 +199,9 @@ func (r *Repaired) cutSegment(x *examination) (segs []*segment, next engine.Posi
 	}
 	seg, good := x.endOf, x.end
 	switch {
+	case x.firstLost == len(x.manifest.Segments) && x.v.Torn != nil:
+		// Another segment may have to follow: then what Open would cut is damage.
+		return segs, next, r.cutAside(s, segs[len(segs)-1], x.v.Torn.Offset, x.v.Torn.Bytes)
 	case seg == nil || good == nil:
 		if x.firstLost < len(x.manifest.Segments) {
 			next = max(next, x.manifest.Segments[x.firstLost].Base)
@@ -197,29 +210,25 @@ func (r *Repaired) cutSegment(x *examination) (segs []*segment, next engine.Posi
 	case seg.next == 0:
 		c := seg.scan(good.end)
 		rest, err := c.look(good.next)
-		if err != nil {
-			return nil, 0, err
+		if err == nil {
+			err = r.cutAside(s, seg, good.end, rest.end-good.end)
 		}
-		if n := rest.end - good.end; n > 0 {
-			name, err := s.cutAside(seg, good.end, n)
-			if err != nil {
-				return nil, 0, err
-			}
-			r.SavedAs = append(r.SavedAs, s.path(name))
-		}
-		return append(segs, seg), good.next, nil
+		return append(segs, seg), good.next, err
 	}
 	// A compacted segment cannot be written to: what is good of it is copied. Control records
 	// behind its last event that is left keep the positions that they had.
 	for _, it := range good.records {
 		good.next = max(good.next, it.pos+1)
 	}
+	h := seg.header
+	h.next, h.size = good.next, good.end
+	if h.generation, err = s.freeGeneration(h.base, h.generation+1); err != nil {
+		return nil, 0, err
+	}
 	f, err := create(s.fs, compactName)
 	if err != nil {
 		return nil, 0, err
 	}
-	h := seg.header
-	h.generation, h.next, h.size = h.generation+1, good.next, good.end
 	b := make([]byte, good.end)
 	if err = seg.readAt(b, 0); err == nil {
 		copy(b, h.encode())
@@ -243,6 +252,18 @@ func (r *Repaired) cutSegment(x *examination) (segs []*segment, next engine.Posi
 	return append(segs, copied), good.next, nil
 }
 
+// cutAside cuts n bytes out of a segment.
+func (r *Repaired) cutAside(s *Store, seg *segment, off, n int64) error {
+	if n == 0 {
+		return nil
+	}
+	name, err := s.cutAside(seg, off, n)
+	if err == nil {
+		r.SavedAs = append(r.SavedAs, s.path(name))
+	}
+	return err
+}
+
 // startWith adds a segment that begins with control records.
 func (s *Store) startWith(segs []*segment, next engine.Position, controls []control) (*segment, error) {
 	h := header{id: s.id, base: next}
@@ -258,7 +279,21 @@ func (s *Store) startWith(segs []*segment, next engine.Position, controls []cont
 		_, sp.err = sp.file.WriteAt(out, segmentHeader) // addSegment syncs it
 	}
 	s.segments.Store(&segs)
-	return s.addSegment(next, sp)
+	generation, err := s.freeGeneration(next, s.nextGeneration(next))
+	if err != nil {
+		return nil, err
+	}
+	return s.addSegment(next, generation, sp)
+}
+
+// freeGeneration returns one, at or above another, of which there is no file: one that is
+// cut off may begin at the same position, and is to be kept.
+func (s *Store) freeGeneration(base engine.Position, generation uint32) (uint32, error) {
+	names, err := s.fs.List()
+	for slices.Contains(names, segmentName(base, generation)) {
+		generation++
+	}
+	return generation, err
 }
 
 // removals returns what the store must still be told once it is cut: what the records behind
@@ -361,7 +396,7 @@ func (r *Repaired) fixHandlers(x *examination) error {
 	}
 	s.handlers = newHandlers()
 	s.handlers.set(x.handlers)
-	b, err := s.handlers.encode(s.id, r.Head, true)
+	b, err := s.handlers.snapshot(true).encode(s.id, r.Head)
 	if err != nil {
 		return err
 	}

@@ -86,7 +86,8 @@ func (w *writer) roll(bytes int64) error {
 	if err := s.syncLog(w.active, w.pos, w.active.end.Load()); err != nil {
 		return err
 	}
-	seg, err := s.addSegment(w.pos+1, w.spare(s.nextSize(len(*s.segments.Load()), bytes)))
+	base := w.pos + 1
+	seg, err := s.addSegment(base, s.nextGeneration(base), w.spare(s.nextSize(len(*s.segments.Load()), bytes)))
 	if err != nil {
 		if errors.Is(err, syscall.ENOSPC) {
 			return fmt.Errorf("%w: new segment: %w", ErrFull, err)
@@ -99,15 +100,21 @@ func (w *writer) roll(bytes int64) error {
 	return nil
 }
 
-// addSegment makes a spare the segment that begins at base.
-func (s *Store) addSegment(base engine.Position, sp *spare) (_ *segment, err error) {
+// nextGeneration is that of a new segment that begins at base: if the last one has no
+// events it begins there too, and the name must be another.
+func (s *Store) nextGeneration(base engine.Position) uint32 {
+	if segs := *s.segments.Load(); len(segs) > 0 && segs[len(segs)-1].base == base {
+		return segs[len(segs)-1].generation + 1
+	}
+	return 0
+}
+
+// addSegment makes a spare the segment that begins at base. It replaces a file of that name.
+func (s *Store) addSegment(base engine.Position, generation uint32, sp *spare) (_ *segment, err error) {
 	if sp.err != nil {
 		return nil, sp.err
 	}
-	h := header{id: s.id, base: base, size: sp.size}
-	if segs := *s.segments.Load(); len(segs) > 0 && segs[len(segs)-1].base == base {
-		h.generation = segs[len(segs)-1].generation + 1 // that one has no events: the name must be another
-	}
+	h := header{id: s.id, base: base, size: sp.size, generation: generation}
 	seg := newSegment(h, s.path(h.name()), sp.file)
 	renamed := false
 	defer func() {

@@ -111,6 +111,9 @@ func readFull(f vfs.File, b []byte, off int64) error {
 // that a crash has left.
 const temporary = ".tmp"
 
+// damaged is how the name of a file begins that has what was cut.
+const damaged = "damaged-"
+
 // replace makes name a file with content b, all of it or not at all: it writes another file,
 // syncs it (fsync), gives it the name, and syncs the directory (fsync).
 func replace(fs vfs.FS, name string, b []byte) (err error) {

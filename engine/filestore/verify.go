@@ -1,6 +1,7 @@
 package filestore
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -189,7 +190,8 @@ func (x *examination) segment(ix *indexer, seg *segment, later []manifestSegment
 }
 
 // sortedSegments returns the segment files of the directory as a manifest would name them:
-// of each base the highest generation, as far as they follow one another.
+// of each base the highest generation, which compaction has made of those before; and those
+// that have no events, behind which another begins at the same position.
 func (s *Store) sortedSegments() ([]manifestSegment, error) {
 	names, err := s.fs.List()
 	if err != nil {
@@ -203,17 +205,38 @@ func (s *Store) sortedSegments() ([]manifestSegment, error) {
 	}
 	slices.SortFunc(list, func(a, b manifestSegment) int {
 		if a.Base != b.Base {
-			return int(int64(a.Base) - int64(b.Base))
+			return cmp.Compare(a.Base, b.Base)
 		}
-		return int(a.Generation) - int(b.Generation)
+		return cmp.Compare(a.Generation, b.Generation)
 	})
 	var best []manifestSegment
 	for _, ms := range list {
 		if n := len(best); n > 0 && best[n-1].Base == ms.Base {
-			best[n-1] = ms
-			continue
+			stays, err := s.hasControlsOnly(best[n-1])
+			if err != nil {
+				return nil, err
+			}
+			if !stays {
+				best = best[:n-1]
+			}
 		}
 		best = append(best, ms)
 	}
 	return best, nil
+}
+
+// hasControlsOnly reports whether a segment that was not compacted is whole and has no events.
+func (s *Store) hasControlsOnly(ms manifestSegment) (bool, error) {
+	seg, err := s.openSegment(ms)
+	if err == nil {
+		defer seg.file.Close()
+		if seg.next != 0 {
+			return false, nil
+		}
+		_, err = s.scanSealed(seg, ms.Base) // in which no event can stand
+	}
+	if _, damaged := errors.AsType[*CorruptionError](err); damaged {
+		return false, nil
+	}
+	return err == nil, err
 }
