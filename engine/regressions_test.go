@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
 	"sync/atomic"
@@ -361,7 +362,7 @@ func TestRegressionBackendThatPanicsInClose(t *testing.T) {
 }
 
 func TestRegressionHugeStreamMailbox(t *testing.T) {
-	e, err := engine.Open(engine.Options{StreamMailbox: 1 << 60, Backend: &wrapped{Memory: engine.NewMemory()}})
+	e, err := engine.Open(engine.Options{StreamMailbox: math.MaxInt >> 3, Backend: &wrapped{Memory: engine.NewMemory()}})
 	if err != nil {
 		return // refused: as good
 	}

@@ -6,47 +6,43 @@ import (
 	"sync/atomic"
 )
 
-// typeTable gives numbers to type names. Look-ups take no lock.
+// typeTable gives numbers to type names. The engine remembers what it has looked up.
 type typeTable struct {
-	mu  sync.Mutex
-	now atomic.Pointer[typeNames] // replaced, never changed
-}
-
-type typeNames struct {
-	ids   map[string]TypeID
-	names []string // by TypeID; names[0] is unused
+	mu   sync.RWMutex // pure memory work
+	ids  map[string]TypeID
+	list atomic.Pointer[[]string] // by TypeID; the first is unused. Replaced, never changed
 }
 
 // maxTypes bounds the table: type names are code, not data.
 const maxTypes = 1 << 16
 
 func newTypeTable() *typeTable {
-	t := new(typeTable)
-	t.now.Store(&typeNames{ids: map[string]TypeID{}, names: []string{""}})
+	t := &typeTable{ids: make(map[string]TypeID)}
+	t.list.Store(&[]string{""})
 	return t
 }
 
-func (t *typeTable) names() []string { return t.now.Load().names }
+func (t *typeTable) names() []string { return *t.list.Load() }
 
 func (t *typeTable) id(name string) (TypeID, error) {
-	if id, ok := t.now.Load().ids[name]; ok {
+	t.mu.RLock()
+	id, ok := t.ids[name]
+	t.mu.RUnlock()
+	if ok {
 		return id, nil
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	old := t.now.Load()
-	if id, ok := old.ids[name]; ok {
+	if id, ok := t.ids[name]; ok {
 		return id, nil
 	}
-	if len(old.names) > maxTypes {
+	names := t.names()
+	if len(names) > maxTypes {
 		return 0, fmt.Errorf("it would be one more than the %d that a store can have", maxTypes)
 	}
-	id := TypeID(len(old.names))
-	ids := make(map[string]TypeID, len(old.ids)+1)
-	for n, i := range old.ids {
-		ids[n] = i
-	}
-	ids[name] = id
-	t.now.Store(&typeNames{ids: ids, names: append(old.names, name)})
+	id = TypeID(len(names))
+	names = append(names, name) // a reader's shorter slice is not touched
+	t.list.Store(&names)
+	t.ids[name] = id
 	return id, nil
 }

@@ -12,8 +12,8 @@ import (
 )
 
 // An index file says what is in a segment, so that opening a store does not read the log. It
-// is derived: if it is missing, damaged, or of other bytes than the segment has now, it is
-// built anew. docs/filestore-format.md has its form.
+// is derived: if it is missing, damaged, or not that of the segment's store, base, generation and
+// size, it is built anew. docs/filestore-format.md has its form.
 const (
 	indexMagic  = "WEIRIDX\n"
 	indexHeader = 64

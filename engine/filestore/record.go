@@ -100,7 +100,7 @@ func (r *record) parse(b []byte) error {
 	}
 	rest := b[recordHeader:]
 	take := func(n int) (part []byte, ok bool) {
-		if n > len(rest) {
+		if n < 0 || n > len(rest) { // 32 bits of length are more than an int may have
 			return nil, false
 		}
 		part, rest = rest[:n:n], rest[n:]

@@ -2,53 +2,49 @@ package filestore
 
 import (
 	"fmt"
-	"maps"
 	"sync"
 	"sync/atomic"
 
 	"github.com/weirstore/weir/engine"
 )
 
-// types gives numbers to type names, anew at each opening: records hold names. Look-ups
-// take no lock.
+// types gives numbers to type names, anew at each opening: records hold names.
 type types struct {
-	mu  sync.Mutex // pure memory work
-	now atomic.Pointer[typeNames]
-}
-
-// typeNames is replaced, never changed.
-type typeNames struct {
-	ids   map[string]engine.TypeID
-	names []string // by number; names[0] is unused
+	mu   sync.RWMutex // pure memory work
+	ids  map[string]engine.TypeID
+	list atomic.Pointer[[]string] // by number; the first is unused. Replaced, never changed
 }
 
 // maxTypes is how many a column's 16 bits can tell apart.
 const maxTypes = 1<<16 - 1
 
 func newTypes() *types {
-	t := new(types)
-	t.now.Store(&typeNames{map[string]engine.TypeID{}, []string{""}})
+	t := &types{ids: make(map[string]engine.TypeID)}
+	t.list.Store(&[]string{""})
 	return t
 }
 
-func (t *types) names() []string { return t.now.Load().names }
+func (t *types) names() []string { return *t.list.Load() }
 
 func (t *types) id(name string) (engine.TypeID, error) {
-	if id, ok := t.now.Load().ids[name]; ok {
+	t.mu.RLock()
+	id, ok := t.ids[name]
+	t.mu.RUnlock()
+	if ok {
 		return id, nil
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	old := t.now.Load()
-	if id, ok := old.ids[name]; ok {
+	if id, ok := t.ids[name]; ok {
 		return id, nil
 	}
-	if len(old.names) > maxTypes {
+	names := t.names()
+	if len(names) > maxTypes {
 		return 0, fmt.Errorf("it would be one more than the %d that a store can have", maxTypes)
 	}
-	id := engine.TypeID(len(old.names))
-	ids := maps.Clone(old.ids)
-	ids[name] = id
-	t.now.Store(&typeNames{ids, append(old.names, name)})
+	id = engine.TypeID(len(names))
+	names = append(names, name) // a reader's shorter slice is not touched
+	t.list.Store(&names)
+	t.ids[name] = id
 	return id, nil
 }

@@ -27,7 +27,7 @@ type Verification struct {
 // Err returns all damage as one error, nil if there is none.
 func (v *Verification) Err() error { return errors.Join(v.Damage...) }
 
-// Verify reads every byte of a store that nobody has open, and changes nothing. The error
+// Verify reads every byte of a store that nobody has open, and changes nothing but the lock file. The error
 // is for what kept it from reading; what it has read that is wrong is in the result. It reads about as
 // fast as the disk: some hundred megabytes a second.
 func Verify(dir string) (*Verification, error) {

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 )
 
@@ -15,10 +17,29 @@ type Dir struct {
 	path string
 }
 
-// OpenDir opens a directory, which it makes (with mode 0700, parents included) if there is none.
+// OpenDir opens a directory, which it makes (with mode 0700, parents included) if there is none. The
+// name of what it has made is durable: fsync of each directory that got a new one.
 func OpenDir(path string) (*Dir, error) {
+	var parents []string
+	for dir := filepath.Clean(path); ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
+			break
+		}
+		parents = append(parents, filepath.Dir(dir))
+	}
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, err
+	}
+	for _, dir := range parents {
+		d, err := openDir(dir)
+		if err != nil {
+			return nil, err
+		}
+		err = d.SyncDir()
+		d.Close()
+		if err != nil {
+			return nil, fmt.Errorf("sync %s: %w", dir, err)
+		}
 	}
 	return openDir(path)
 }
