@@ -69,11 +69,11 @@
 // # What a restart finds
 //
 // The backend keeps, for each named handler, the position up to which it is done and the events that
-// it has parked. Register it again under its name and it goes on there. After [Engine.Close] nothing is
-// handled twice; [IgnoreCheckpoint] begins anew; after a crash at most what was handled within Options.CheckpointEvery, and the time of
-// one save, is handled again, and what was redriven or discarded within it may be parked again.
-// Nothing is skipped. Of a parked event the error is kept as text, up to 4 KiB, and the stack
-// of a panic up to 8 KiB.
+// it has parked. Register it again under its name and it goes on there, or with [IgnoreCheckpoint] from
+// the beginning. After [Engine.Close] nothing is handled twice; after a crash at most what was handled within
+// Options.CheckpointEvery, and the time of one save, is handled again, and what was redriven or discarded
+// within it may be parked again. Nothing is skipped. Of a parked event the error is kept as text, up to
+// 4 KiB, and the stack of a panic up to 8 KiB.
 //
 // # What may be forgotten
 //
