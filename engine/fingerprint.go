@@ -207,7 +207,7 @@ func (f *fingerprint) walk(v reflect.Value, place uint64) {
 // elements walks those of an array or a slice.
 func (f *fingerprint) elements(v reflect.Value, place uint64) {
 	t := v.Type()
-	if t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Uint8 && v.Len() > blockSize {
+	if t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Uint8 && v.Len() > fewBytes {
 		f.blocks(v.Bytes(), t, place)
 		return
 	}
@@ -216,8 +216,11 @@ func (f *fingerprint) elements(v reflect.Value, place uint64) {
 	}
 }
 
-// blockSize is how many of many bytes are one leaf.
-const blockSize = 64
+// Up to fewBytes bytes are a leaf each, of more each blockSize.
+const (
+	fewBytes  = 64
+	blockSize = 1024
+)
 
 func (f *fingerprint) blocks(b []byte, t reflect.Type, place uint64) {
 	b = b[:min(len(b), f.bytes)] // f.bytes is never below 0

@@ -223,12 +223,12 @@ func TestFingerprintFindsChanges(t *testing.T) {
 		})
 	}
 	t.Run("a long []byte", func(t *testing.T) {
-		b := make([]byte, 1000)
+		b := make([]byte, 3000)
 		ev := engine.Event{Data: b}
 		before := engine.FingerprintOf(ev)
-		b[777]++
-		if got, same := before.Compare(ev); same || got != "Data[768]" {
-			t.Errorf("changed at %q, same is %v, want the block of 64 bytes at 768", got, same)
+		b[2777]++
+		if got, same := before.Compare(ev); same || got != "Data[2048]" {
+			t.Errorf("changed at %q, same is %v, want the block of 1 KiB at 2048", got, same)
 		}
 	})
 	t.Run("extra", func(t *testing.T) {
