@@ -129,6 +129,8 @@ func TestFingerprintOfWhatNobodyChanges(t *testing.T) {
 	for range 2 * engine.MaxFingerprintValues {
 		list = &odd{Next: list}
 	}
+	one, two := new(int), new(int) // which of them is met first is chance
+	values = append(values, []any{map[any]*int{math.NaN(): one, any(math.NaN()): two}, one, two})
 	values = append(values, wide, long, list, make([]any, 100_000), make([]byte, 3<<20))
 	check := func(v any) bool {
 		ev := engine.Event{Data: v, Meta: engine.Metadata{Extra: map[string]string{"a": "b", "c": ""}}}
