@@ -82,6 +82,7 @@ func Load[S, C any](ctx context.Context, e *Engine, d *Decider[S, C], stream str
 	}
 	defer recovered(&err, "evolve")
 	state = d.initial()
+	evolve := func(ev Event) { state, at = d.Evolve(state, ev), ev.Version }
 	for ev, err := range e.Read(ctx, stream) {
 		if err != nil {
 			return state, at, err
@@ -89,7 +90,9 @@ func Load[S, C any](ctx context.Context, e *Engine, d *Decider[S, C], stream str
 		if c.upTo > 0 && ev.Version > c.upTo || !c.until.IsZero() && ev.Time.After(c.until) {
 			break
 		}
-		state, at = d.Evolve(state, ev), ev.Version
+		if err := e.guard.evolve(d, ev, evolve); err != nil {
+			return state, at, err
+		}
 	}
 	if c.upTo > at {
 		return state, at, fmt.Errorf("engine: load %q at version %d: the stream is at version %d", stream, c.upTo, at)

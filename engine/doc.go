@@ -101,7 +101,8 @@
 // Names are 1 to [MaxName] bytes of UTF-8 without control characters. An append has at most
 // Options.MaxEvents events and Options.MaxBytes bytes. A store has at most 65,536 event types.
 // Payloads are kept, not copied, in memory: whoever appends a pointer must not change what it
-// points to.
+// points to, and neither must handlers. Options.GuardPayloads, on by default under the race detector, finds
+// handlers and deciders that do: see [MutationError].
 //
 // # Cost
 //

@@ -20,6 +20,7 @@ type Engine struct {
 	caps    Caps // the backend's
 	types   *typeRegistry
 	codecs  *codecs
+	guard   *guard // nil if it is off
 
 	// group has every goroutine of the engine; the constructor's last lines list them.
 	group       *actor.Group
@@ -73,6 +74,7 @@ func Open(opts Options) (*Engine, error) {
 
 		following: following{none: make(chan struct{}, 1)},
 	}
+	e.guard = newGuard(&e.opts)
 	e.requests.New = e.newRequest
 	e.shutdown.done = make(chan struct{})
 	e.ctx, e.cancel = context.WithCancelCause(context.Background())

@@ -76,7 +76,7 @@ func (s *stream) executeOnce(req **request) (res Result, again bool, err error) 
 		_, conflict := errors.AsType[*VersionConflictError](err)
 		return Result{}, conflict, opError("execute", s.name(), err)
 	}
-	s.evolve(f, &r.write)
+	s.evolve(r.command, f, &r.write)
 	s.committed([]**request{req})
 	return Result{}, false, nil
 }
@@ -124,7 +124,9 @@ func (s *stream) fold(cmd command) (f folded, err error) {
 					return nil, err
 				}
 			}
-			f.evolve(buf[i])
+			if err := e.guard.evolve(cmd.decider(), buf[i], f.evolve); err != nil {
+				return nil, err
+			}
 		}
 		if after == next {
 			break
@@ -137,7 +139,7 @@ func (s *stream) fold(cmd command) (f folded, err error) {
 
 // evolve takes the events that were just stored into a fold. They are stored whatever
 // happens here: a fold that fails is dropped, and made anew for the next command.
-func (s *stream) evolve(f folded, w *Write) {
+func (s *stream) evolve(cmd command, f folded, w *Write) {
 	e := s.eng
 	whole := false
 	defer func() {
@@ -158,7 +160,9 @@ func (s *stream) evolve(f folded, w *Write) {
 				return
 			}
 		}
-		f.evolve(ev)
+		if e.guard.evolve(cmd.decider(), ev, f.evolve) != nil {
+			return // it is logged
+		}
 	}
 	whole = true
 }

@@ -25,3 +25,42 @@ func (e *Engine) KeptHandlers() int {
 	defer e.checkpoints.give()
 	return len(e.checkpoints.kept)
 }
+
+// GuardWalks returns how many fingerprints the guard has taken, and how many of these ended in a
+// panic. Both are 0 if it is off.
+func (e *Engine) GuardWalks() (walks, failed int) {
+	if e.guard == nil {
+		return 0, 0
+	}
+	return int(e.guard.walks.Load()), int(e.guard.failed.Load())
+}
+
+// GuardedCalls returns how many guarded calls have not returned.
+func (e *Engine) GuardedCalls() int {
+	e.guard.mu.Lock()
+	defer e.guard.mu.Unlock()
+	return len(e.guard.calls)
+}
+
+// RaceDetector says that this is a build with the race detector.
+const RaceDetector = raceDetector
+
+// Fingerprint is what the guard knows of an event at one moment.
+type Fingerprint struct{ f *fingerprint }
+
+// FingerprintOf walks an event.
+func FingerprintOf(ev Event) Fingerprint { return Fingerprint{fingerprintOf(&ev)} }
+
+// Compare returns the first place that is another now.
+func (f Fingerprint) Compare(ev Event) (path string, same bool) {
+	return f.f.compare(fingerprintOf(&ev), &ev)
+}
+
+// Mutable reports whether the guard looks at an event at all.
+func Mutable(ev Event) bool { return mutable(&ev) }
+
+// The bounds of a fingerprint.
+const (
+	MaxFingerprintValues = maxFingerprintValues
+	MaxFingerprintBytes  = maxFingerprintBytes
+)

@@ -276,7 +276,10 @@ func (e *Engine) handle(c handlerConfig, goes reflect.Type, opts []HandlerOption
 		}
 		c.typeNames = []string{t.name}
 	}
-	if e.caps.Encoded {
+	if e.guard != nil {
+		c.Handle = e.guard.handler(c.Handle)
+	}
+	if e.caps.Encoded { // around the guard: it looks at what handlers get
 		e.decodeFor(&c, goes)
 	}
 	var err error

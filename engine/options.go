@@ -35,6 +35,18 @@ type Options struct {
 	// Default the most that the backend can do.
 	Durability Durability
 
+	// GuardPayloads looks for handlers that change what they share: a payload, or Meta.Extra. Both are hashed
+	// before each call of a handler, or of a decider's Evolve, and after it. A change is a [*MutationError] of that call, which says who
+	// it was and what has changed, and goes through the failure policy. Default on in builds with the race
+	// detector, which finds only changes that happen at the same time as another use, and off in others;
+	// GuardOff switches it off for good.
+	//
+	// At most 10,000 values and 1 MiB of text and bytes of each event are looked at. A struct with a
+	// lock or an atomic value in it is not looked into: it may fill a cache when it is read. The same goes for unexported fields of protobuf
+	// messages, and for what is in channels and functions. A change that is made between calls, by
+	// who has kept an event, is not found, and neither is one made by a reader or by a key function.
+	GuardPayloads PayloadGuard
+
 	// IdleAfter is how long a stream keeps its goroutine without an append (to 1.25 ×
 	// IdleAfter). Default 1s. The next append brings it back, at the price of about half a
 	// microsecond.
@@ -110,6 +122,9 @@ func (o Options) withDefaults() (Options, error) {
 	o.Retention = slices.Clone(o.Retention)
 	if o.Logger == nil {
 		o.Logger = slog.Default()
+	}
+	if o.GuardPayloads > GuardOff {
+		errs = append(errs, invalid("open", "Options.GuardPayloads", o.GuardPayloads, "GuardAuto, GuardOn or GuardOff"))
 	}
 	if rule := o.Durability.refused(o.Backend.Caps()); rule != "" {
 		errs = append(errs, invalid("open", "Options.Durability", o.Durability, rule))
