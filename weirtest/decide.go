@@ -36,9 +36,7 @@ func (d *Decision[S, C]) Given(events ...any) *Decision[S, C] {
 	d.t.Helper()
 	next := *d
 	next.given = slices.Clone(d.given)
-	for _, ev := range newEvents(d.t, events) {
-		next.given = append(next.given, named(ev))
-	}
+	next.given = append(next.given, namedAll(newEvents(d.t, events))...)
 	return &next
 }
 
@@ -49,9 +47,11 @@ func (d *Decision[S, C]) When(cmd C) *Decided {
 	state, same := d.fold(), d.fold()
 	comparable := reflect.DeepEqual(state, same) // a state with functions in it never is
 	events, err := d.d.Decide(state, cmd)
-	o := &Decided{t: d.t, about: fmt.Sprintf("when %#v\n%s", cmd, list("  given ", d.given)), err: err}
-	for _, ev := range events {
-		o.got = append(o.got, named(ev))
+	o := &Decided{
+		t:     d.t,
+		about: fmt.Sprintf("when %#v\n%s", cmd, list("  given ", d.given)),
+		got:   namedAll(slices.Clone(events)),
+		err:   err,
 	}
 	if comparable && !reflect.DeepEqual(state, same) {
 		d.t.Errorf("weirtest: %sDecide has changed the state, which is kept for the next command:\n  - %+v\n  + %+v", o.about, same, state)
@@ -91,10 +91,7 @@ type Decided struct {
 // it wants the command to be accepted, and nothing to be stored.
 func (o *Decided) Then(events ...any) {
 	o.t.Helper()
-	var want []engine.NewEvent
-	for _, ev := range newEvents(o.t, events) {
-		want = append(want, named(ev))
-	}
+	want := namedAll(newEvents(o.t, events))
 	if o.err != nil {
 		o.t.Errorf("weirtest: %swant events:\n%sgot error: %v", o.about, list("  - ", want), o.err)
 		return

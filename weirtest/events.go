@@ -53,6 +53,13 @@ func named(ev engine.NewEvent) engine.NewEvent {
 	return ev
 }
 
+func namedAll(events []engine.NewEvent) []engine.NewEvent {
+	for i := range events {
+		events[i] = named(events[i])
+	}
+	return events
+}
+
 // stored returns a stored event as it would be appended.
 func stored(ev engine.Event) engine.NewEvent {
 	return engine.NewEvent{Type: ev.Type, ID: ev.ID, Data: ev.Data, Meta: ev.Meta}
