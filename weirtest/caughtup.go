@@ -97,14 +97,21 @@ func deadline(t testing.TB) (end time.Time, ok bool) {
 	return d.Deadline()
 }
 
-// open returns an engine that logs nothing.
-func open(backend engine.Backend, setup func(*engine.Engine) error) (*engine.Engine, error) {
+// open returns an engine that logs nothing. If setup fails, or does not return, it is closed.
+func open(backend engine.Backend, setup func(*engine.Engine) error) (_ *engine.Engine, err error) {
 	e, err := engine.Open(engine.Options{Backend: backend, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return nil, err
 	}
+	ready := false
+	defer func() {
+		if !ready {
+			err = errors.Join(err, e.Close())
+		}
+	}()
 	if err := setup(e); err != nil {
-		return nil, errors.Join(fmt.Errorf("setup: %w", err), e.Close())
+		return nil, fmt.Errorf("setup: %w", err)
 	}
+	ready = true
 	return e, nil
 }

@@ -1,0 +1,98 @@
+package weirtest_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/weirstore/weir/engine"
+	"github.com/weirstore/weir/weirtest"
+)
+
+// printer stands for the *testing.T of a test: it prints what that would.
+type printer struct{ testing.TB }
+
+func (printer) Helper()                           {}
+func (printer) Context() context.Context          { return context.Background() }
+func (printer) Cleanup(fn func())                 { fn() }
+func (printer) Failed() bool                      { return false }
+func (printer) Errorf(format string, args ...any) { fmt.Printf(format+"\n", args...) }
+func (printer) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
+
+var t printer
+
+func ExampleDecide() {
+	account := &engine.Decider[int, Withdraw]{
+		Evolve: func(balance int, ev engine.Event) int {
+			switch data := ev.Data.(type) {
+			case Deposited:
+				return balance + data.Amount
+			case Withdrawn:
+				return balance - data.Amount
+			}
+			return balance
+		},
+		Decide: func(balance int, cmd Withdraw) ([]engine.NewEvent, error) {
+			if balance < 0 { // the bug: it should be balance < cmd.Amount
+				return nil, errNotEnough
+			}
+			return []engine.NewEvent{engine.New(Withdrawn(cmd))}, nil
+		},
+	}
+
+	weirtest.Decide(t, account).
+		Given(Deposited{100}).
+		When(Withdraw{30}).
+		Then(Withdrawn{30})
+
+	weirtest.Decide(t, account).
+		Given(Deposited{100}, Withdrawn{70}).
+		When(Withdraw{50}).
+		ThenError(errNotEnough)
+	// Output:
+	// weirtest: when weirtest_test.Withdraw{Amount:50}
+	//   given Deposited {Amount:100}
+	//   given Withdrawn {Amount:70}
+	// want error: not enough money
+	// got events:
+	//   + Withdrawn {Amount:50}
+}
+
+func ExampleHandle() {
+	setup := func(e *engine.Engine) error {
+		_, err := engine.Handle(e, "shipper", func(ctx context.Context, ev engine.Of[Placed]) error {
+			_, err := e.Append(ctx, "shipment-of-"+ev.Stream, engine.Any, engine.New(Shipped{"coffee"})) // the bug
+			return err
+		})
+		return err
+	}
+
+	weirtest.Handle(exampleT(), setup).
+		When("order-7", Placed{"tea"}).
+		Then(weirtest.In("shipment-of-order-7", Shipped{"tea"}))
+	// Output:
+	// weirtest: when "order-7"
+	//   gets Placed {Goods:tea}
+	// then (- wanted, + got)
+	// in "shipment-of-order-7"
+	//   - Shipped {Goods:tea}
+	//   + Shipped {Goods:coffee}
+}
+
+func ExampleRunTwice() {
+	mails := 0 // outside of setup: a mail that was sent outlives a crash
+	setup := func(e *engine.Engine) error {
+		_, err := engine.Handle(e, "welcome", func(context.Context, engine.Of[Placed]) error {
+			mails++ // the bug: it does not remember whom it has written to
+			return nil
+		})
+		return err
+	}
+	check := func(*engine.Engine) any { return mails }
+
+	weirtest.RunTwice(t, setup, check, weirtest.In("order-7", Placed{"tea"}))
+	// Output:
+	// weirtest: check returns something else when everything was handled a second time (- once, + twice)
+	//   - 1
+	//   + 2
+}
