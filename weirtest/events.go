@@ -83,7 +83,7 @@ func show(ev engine.NewEvent, detail bool) string {
 	if ev.ID != "" {
 		text += " ID " + ev.ID
 	}
-	if ev.Meta.CausationID != "" {
+	if detail && ev.Meta.CausationID != "" {
 		text += " because of " + ev.Meta.CausationID
 	}
 	if detail && ev.Meta.CorrelationID != "" {

@@ -10,18 +10,27 @@ import (
 )
 
 // printer stands for the *testing.T of a test: it prints what that would.
-type printer struct{ testing.TB }
+type printer struct {
+	testing.TB
+	cleanups []func()
+}
 
-func (printer) Helper()                           {}
-func (printer) Context() context.Context          { return context.Background() }
-func (printer) Cleanup(fn func())                 { fn() }
-func (printer) Failed() bool                      { return false }
-func (printer) Errorf(format string, args ...any) { fmt.Printf(format+"\n", args...) }
-func (printer) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
+func (p *printer) Helper()                           {}
+func (p *printer) Context() context.Context          { return context.Background() }
+func (p *printer) Cleanup(fn func())                 { p.cleanups = append(p.cleanups, fn) }
+func (p *printer) Failed() bool                      { return false }
+func (p *printer) Errorf(format string, args ...any) { fmt.Printf(format+"\n", args...) }
+func (p *printer) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
 
-var t printer
+// end is what testing does at the end of a test.
+func (p *printer) end() {
+	for _, fn := range p.cleanups {
+		fn()
+	}
+}
 
 func ExampleDecide() {
+	t := &printer{} // in a test: its *testing.T
 	account := &engine.Decider[int, Withdraw]{
 		Evolve: func(balance int, ev engine.Event) int {
 			switch data := ev.Data.(type) {
@@ -59,6 +68,8 @@ func ExampleDecide() {
 }
 
 func ExampleHandle() {
+	t := &printer{} // in a test: its *testing.T
+	defer t.end()
 	setup := func(e *engine.Engine) error {
 		_, err := engine.Handle(e, "shipper", func(ctx context.Context, ev engine.Of[Placed]) error {
 			_, err := e.Append(ctx, "shipment-of-"+ev.Stream, engine.Any, engine.New(Shipped{"coffee"})) // the bug
@@ -67,7 +78,7 @@ func ExampleHandle() {
 		return err
 	}
 
-	weirtest.Handle(exampleT(), setup).
+	weirtest.Handle(t, setup).
 		When("order-7", Placed{"tea"}).
 		Then(weirtest.In("shipment-of-order-7", Shipped{"tea"}))
 	// Output:
@@ -80,6 +91,8 @@ func ExampleHandle() {
 }
 
 func ExampleRunTwice() {
+	t := &printer{} // in a test: its *testing.T
+	defer t.end()
 	mails := 0 // outside of setup: a mail that was sent outlives a crash
 	setup := func(e *engine.Engine) error {
 		_, err := engine.Handle(e, "welcome", func(context.Context, engine.Of[Placed]) error {

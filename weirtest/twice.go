@@ -42,7 +42,7 @@ func RunTwice(t testing.TB, setup func(e *engine.Engine) error, check func(e *en
 	if again := twice.events[len(once.events):]; len(again) > 0 {
 		var b strings.Builder
 		for _, ev := range again {
-			fmt.Fprintf(&b, "  + %s  in %q\n", show(stored(ev), false), ev.Stream)
+			fmt.Fprintf(&b, "  + %s  in %q, because of %s\n", show(stored(ev), false), ev.Stream, ev.Meta.CausationID)
 		}
 		t.Errorf("weirtest: when everything was handled a second time, handlers have appended again\n%s", b.String())
 	}

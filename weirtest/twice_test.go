@@ -70,7 +70,7 @@ func TestRunTwiceComparesWhatHandlersHaveAppended(t *testing.T) {
 	weirtest.RunTwice(t, shipper(true), nil, weirtest.In("order-1", Placed{"tea"}))
 	record(t, func(r *recorder) {
 		weirtest.RunTwice(r, shipper(false), nil, weirtest.In("order-1", Placed{"tea"}))
-	}).fails(t, "have appended again\n  + Shipped {Goods:tea} because of order-1@1  in \"shipments\"\n")
+	}).fails(t, "have appended again\n  + Shipped {Goods:tea}  in \"shipments\", because of order-1@1\n")
 }
 
 // TestRunTwiceShowsSomething: a test in which nothing came twice is no test.
