@@ -109,3 +109,28 @@ func ExampleRunTwice() {
 	//   - 1
 	//   + 2
 }
+
+// A simulation is a test of its own: this one runs 200 times, each time with other failures and crashes.
+func ExampleSimulate() {
+	test := func(t *testing.T) {
+		weirtest.Simulate(t, 1, 200, func(sim *weirtest.Sim) {
+			totals := &database{seen: make(map[string]bool)} // outside of Open: it outlives a crash
+			sim.Open(func(e *engine.Engine) error {
+				_, err := engine.Handle(e, "totals", weirtest.Flaky(sim, totals.add(true)), engine.FromStart())
+				return err
+			})
+			for i := range 10 {
+				sim.Go(func(e *engine.Engine) error { // a client
+					deposit := engine.New(Deposited{1}).WithID(fmt.Sprint(i)) // it may be sent twice
+					_, err := e.Append(sim.Context(), "account-7", engine.Any, deposit)
+					return err
+				})
+			}
+			sim.Settle()
+			if totals.total != 10 {
+				sim.Errorf("the total is %d", totals.total)
+			}
+		})
+	}
+	_ = test // go test calls it
+}
