@@ -328,6 +328,81 @@ func TestSimulateDoesWhatItSays(t *testing.T) {
 	}
 }
 
+// TestCrashLosesCheckpoints: what was handled since the last save is handled again, and what
+// was stored is there.
+func TestCrashLosesCheckpoints(t *testing.T) {
+	weirtest.Simulate(t, 1, 20, func(sim *weirtest.Sim) {
+		var mu sync.Mutex
+		called, opened := 0, 0
+		sim.Open(func(e *engine.Engine) error {
+			opened++
+			_, err := engine.Handle(e, "h", func(context.Context, engine.Of[Deposited]) error {
+				mu.Lock()
+				defer mu.Unlock()
+				called++
+				return nil
+			}, engine.FromStart())
+			return err
+		})
+		sim.Go(func(e *engine.Engine) error {
+			_, err := e.Append(sim.Context(), "a-1", engine.Any, engine.New(Deposited{1}).WithID("1"), engine.New(Deposited{2}).WithID("2"))
+			return err
+		})
+		sim.Settle()
+		before, engines := called, opened
+		sim.Crash() // less than a second after the append: nothing was saved
+		sim.Settle()
+		if lives := opened - engines; lives < 1 || called != before+2*lives {
+			sim.Errorf("called %d times, and then, in %d lives, %d times more", before, lives, called-before)
+		}
+		time.Sleep(time.Minute)
+		before, engines = called, opened
+		sim.Crash()
+		sim.Settle()
+		if called != before {
+			sim.Errorf("called %d times more, in %d lives, although checkpoints were saved", called-before, opened-engines)
+		}
+	})
+}
+
+// TestNextLifeWaitsForCalls: a call that takes no notice of the end of its process does not
+// meet the next one.
+func TestNextLifeWaitsForCalls(t *testing.T) {
+	weirtest.Simulate(t, 1, 20, func(sim *weirtest.Sim) {
+		running, opened, most := 0, 0, 0
+		var mu sync.Mutex
+		sim.Open(func(e *engine.Engine) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if opened++; running > 0 {
+				sim.Errorf("engine %d is opened while a call runs", opened)
+			}
+			_, err := engine.Handle(e, "h", weirtest.Flaky(sim, func(context.Context, engine.Of[Deposited]) error {
+				mu.Lock()
+				running++
+				most = max(most, running)
+				mu.Unlock()
+				time.Sleep(time.Minute)
+				mu.Lock()
+				running--
+				mu.Unlock()
+				return nil
+			}), engine.FromStart())
+			return err
+		})
+		sim.Go(func(e *engine.Engine) error {
+			_, err := e.Append(sim.Context(), "a-1", engine.Any, engine.New(Deposited{1}).WithID("1"))
+			return err
+		})
+		time.Sleep(20 * time.Second)
+		sim.Crash()
+		sim.Settle()
+		if most != 1 {
+			sim.Errorf("%d calls at once", most)
+		}
+	})
+}
+
 func TestSimulateReportsWhatIsWrongWithTheTest(t *testing.T) {
 	nothing := func(*engine.Engine) error { return nil }
 	for name, test := range map[string]struct {
