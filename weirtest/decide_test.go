@@ -81,7 +81,7 @@ func TestDecideSaysWhatDiffers(t *testing.T) {
 		"one is too many":         {[]any{Deposited{1}, Deposited{2}}, []any{Deposited{2}}, "  + Deposited {Amount:1}\n    Deposited {Amount:2}\n"},
 		"one is another":          {[]any{Deposited{1}}, []any{Withdrawn{1}}, "  - Withdrawn {Amount:1}\n  + Deposited {Amount:1}\n"},
 		"the order":               {[]any{Deposited{1}, Deposited{2}}, []any{Deposited{2}, Deposited{1}}, "  - Deposited {Amount:2}\n    Deposited {Amount:1}\n  + Deposited {Amount:2}\n"},
-		"what looks the same":     {[]any{map[string]any{"n": 1}}, []any{map[string]any{"n": int64(1)}}, `map[string]interface {}{"n":1}`},
+		"what looks the same":     {[]any{map[string]any{"n": 1}}, []any{map[string]any{"n": int64(1)}}, `["n"] int64: 1`},
 		"the name":                {[]any{Deposited{1}}, []any{engine.NewEvent{Type: "Paid", Data: Deposited{1}}}, "  - Paid {Amount:1}\n  + Deposited {Amount:1}\n"},
 		"an ID that was wanted":   {[]any{Deposited{1}}, []any{engine.New(Deposited{1}).WithID("a")}, "  - Deposited {Amount:1} ID a\n  + Deposited {Amount:1}\n"},
 		"Extra that was wanted":   {[]any{Deposited{1}}, []any{engine.New(Deposited{1}).WithExtra("by", "ann")}, "  - Deposited {Amount:1} map[by:ann]\n"},

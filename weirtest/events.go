@@ -78,7 +78,7 @@ func meets(want, got engine.NewEvent) bool {
 func show(ev engine.NewEvent, detail bool) string {
 	text := fmt.Sprintf("%s %+v", ev.Type, ev.Data)
 	if detail {
-		text = fmt.Sprintf("%s %#v", ev.Type, ev.Data)
+		text = fmt.Sprintf("%s {%s}", ev.Type, strings.TrimSpace(strings.Join(flattened(ev.Data, true), ", ")))
 	}
 	if ev.ID != "" {
 		text += " ID " + ev.ID

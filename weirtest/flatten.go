@@ -10,14 +10,18 @@ import (
 
 // flatten prints a value, one line for each of its leaves: what pointers lead to is looked
 // at now, and addresses do not matter.
-func flatten(value any) []string {
-	f := flattener{inside: make(map[uintptr]bool)}
+func flatten(value any) []string { return flattened(value, false) }
+
+// flattened adds the Go type of each leaf, if asked to.
+func flattened(value any, types bool) []string {
+	f := flattener{types: types, inside: make(map[uintptr]bool)}
 	f.add("", reflect.ValueOf(value), 0)
 	return f.lines
 }
 
 type flattener struct {
 	lines  []string
+	types  bool
 	inside map[uintptr]bool // pointers that lead to where it is: a value may lead back to itself
 }
 
@@ -36,6 +40,9 @@ func (f *flattener) add(path string, v reflect.Value, depth int) {
 	if v.Type() == reflect.TypeFor[time.Time]() && v.CanInterface() {
 		f.leaf(path, "%v", v.Interface().(time.Time).UTC().Format(time.RFC3339Nano))
 		return
+	}
+	if f.types && v.Kind() != reflect.Interface {
+		path += " " + v.Type().String()
 	}
 	if depth == deepest {
 		f.leaf(path, "…")

@@ -328,6 +328,43 @@ func TestSimulateDoesWhatItSays(t *testing.T) {
 	}
 }
 
+// TestFlaky: all kinds of failures come, and no event fails a third time.
+func TestFlaky(t *testing.T) {
+	kinds := make(map[string]int)
+	weirtest.Simulate(t, 1, 50, func(sim *weirtest.Sim) {
+		failed := make(map[string]int)
+		sim.Open(func(e *engine.Engine) error {
+			clear(failed) // attempts are counted anew
+			ran := false
+			flaky := weirtest.Flaky(sim, func(context.Context, engine.Event) error { ran = true; return nil })
+			_, err := e.Handle("h", func(ctx context.Context, ev engine.Event) (err error) {
+				ran = false
+				defer func() {
+					v := recover()
+					if v != weirtest.ErrFlaky && err != weirtest.ErrFlaky {
+						return
+					}
+					kinds[fmt.Sprintf("ran %v, panicked %v", ran, v != nil)]++
+					if failed[ev.Identity()]++; failed[ev.Identity()] > 2 {
+						sim.Errorf("%s has failed %d times", ev.Identity(), failed[ev.Identity()])
+					}
+					err = weirtest.ErrFlaky
+				}()
+				return flaky(ctx, ev)
+			}, engine.FromStart())
+			return err
+		})
+		sim.Go(func(e *engine.Engine) error {
+			_, err := e.Append(sim.Context(), "a-1", engine.Any, engine.New(Deposited{1}).WithID("1"), engine.New(Deposited{2}).WithID("2"))
+			return err
+		})
+		sim.Settle()
+	})
+	if t.Log(kinds); len(kinds) != 4 {
+		t.Errorf("%v, want four kinds", kinds)
+	}
+}
+
 // TestCrashLosesCheckpoints: what was handled since the last save is handled again, and what
 // was stored is there.
 func TestCrashLosesCheckpoints(t *testing.T) {
