@@ -12,8 +12,8 @@ var ErrFlaky = errors.New("weirtest: flaky")
 
 // Flaky wraps a handler's function, for [engine.Handle], [engine.Engine.Handle] or [engine.Engine.On]: in
 // a simulation each call takes a while, of up to two seconds, and some fail or panic, before the function is
-// called or after it has returned. One event fails twice at most, so a handler with the default retries
-// handles all; one that never retries gives some up.
+// called or after it has returned nil. One event fails twice at most before the next crash, so a handler with the
+// default retries handles all; one that never retries gives some up.
 func Flaky[E interface{ Identity() string }](s *Sim, fn func(ctx context.Context, ev E) error) func(ctx context.Context, ev E) error {
 	site, life := s.site()
 	return func(ctx context.Context, ev E) error {
