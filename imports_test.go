@@ -14,7 +14,7 @@ const module = "github.com/weirstore/weir"
 // only those before it.
 var layers = []string{"actor", "dispatch", "engine", "engine/backendtest",
 	"engine/filestore", "engine/filestore/internal/vfs", "engine/filestore/internal/vfs/vfstest", "engine/filestore/internal/crashfs",
-	"examples"}
+	"weirtest", "examples"}
 
 // TestImports holds the direction of imports, and that a program which imports Weir links
 // nothing but the standard library and golang.org/x/sync.
