@@ -182,8 +182,10 @@ func (e *Engine) fill(r *request, stream string, events []NewEvent) error {
 			}
 			r.ids = append(r.ids, ev.ID)
 		}
-		if err := ev.Meta.checkTags(); err != nil {
-			return r.ofEvent(stream, i, err)
+		if len(ev.Meta.Extra) > 0 {
+			if err := ev.Meta.checkTags(); err != nil {
+				return r.ofEvent(stream, i, err)
+			}
 		}
 		if size += ev.size(); size > e.opts.MaxBytes {
 			return tooLarge(i, size)

@@ -85,6 +85,13 @@ const MaxTags = 16
 
 // Tags returns the event's tags, in the order in which they were given to [NewEvent.WithTags].
 func (m *Metadata) Tags() []string {
+	if len(m.Extra) == 0 {
+		return nil // as most events
+	}
+	return m.splitTags()
+}
+
+func (m *Metadata) splitTags() []string {
 	if tags := m.Extra[tagsKey]; tags != "" {
 		return strings.Split(tags, "\n")
 	}

@@ -185,8 +185,10 @@ func (m *Memory) commitLocked(writes []*Write) error {
 				}
 				s.ids[id] = version
 			}
-			for _, tag := range w.Events[i].Meta.Tags() {
-				m.tags[tag] = append(m.tags[tag], pos)
+			if len(w.Events[i].Meta.Extra) > 0 {
+				for _, tag := range w.Events[i].Meta.Tags() {
+					m.tags[tag] = append(m.tags[tag], pos)
+				}
 			}
 		}
 		s.mu.Unlock()
