@@ -204,8 +204,9 @@ func (p *probe) decide(folded) ([]NewEvent, error) {
 	return nil, nil
 }
 
-// insideDecide reports whether a Decide of this engine has called, in this goroutine. The
-// stack is looked through, about 0.5 µs, only while some stream decides.
+// insideDecide reports whether a Decide has called, in this goroutine. The stack is looked
+// through only while some stream of this engine decides; it does not tell whose Decide it is, and one
+// that calls another engine is no purer.
 func (e *Engine) insideDecide() bool {
 	if e.deciding.Load() == 0 {
 		return false
