@@ -106,10 +106,18 @@ func setUp(e *engine.Engine) error {
 func want(sim *weirtest.Sim, stream string, types ...string) {
 	sim.Helper()
 	var got []string
-	for _, ev := range sim.Events() {
-		if ev.Stream == stream {
+	err := sim.Do(func(e *engine.Engine) error {
+		got = nil
+		for ev, err := range e.Read(sim.Context(), stream) {
+			if err != nil {
+				return err
+			}
 			got = append(got, ev.Type)
 		}
+		return nil
+	})
+	if err != nil {
+		sim.Error(err)
 	}
 	if fmt.Sprint(got) != fmt.Sprint(types) {
 		sim.Errorf("%s has %v, want %v", stream, got, types)
