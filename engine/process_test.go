@@ -734,3 +734,44 @@ func TestProcessPanics(t *testing.T) {
 		t.Errorf("%q, %v, %d skipped", got.Saw, err, h.Stats().Skipped)
 	}
 }
+
+// TestTimerMeetsItsCancellation: the timer is due while the note that cancels it is being stored.
+func TestTimerMeetsItsCancellation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &wrapped{Memory: engine.NewMemory(), commit: func(_ context.Context, next func() error) error {
+			time.Sleep(time.Second)
+			return next()
+		}}
+		s := &stage{T: t, open: func() engine.Backend { return w }}
+		s.start()
+		defer func() { mustClose(t, s.e) }()
+		s.cue(cue{Key: "a", N: 1, Timer: "t", After: time.Minute})
+		time.Sleep(time.Minute - 2500*time.Millisecond)
+		s.cue(cue{Key: "a", N: 2, Cancel: "t"}) // stored half a second after the timer is due
+		s.sleep(time.Hour)
+		s.wantReacted("cue 1", "cue 2")
+		s.wantTypes("$puppet-a", "$timers", "$timers")
+	})
+}
+
+// TestTimerOfUnknownOutcome: it is in the log, though who has appended it does not know.
+func TestTimerOfUnknownOutcome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var unknown atomic.Int64
+		w := &wrapped{Memory: engine.NewMemory(), commit: func(_ context.Context, next func() error) error {
+			err := next()
+			if unknown.Add(-1) == 0 {
+				return engine.ErrOutcomeUnknown
+			}
+			return err
+		}}
+		s := &stage{T: t, open: func() engine.Backend { return w }}
+		s.start()
+		defer func() { mustClose(t, s.e) }()
+		s.cue(cue{Key: "a", N: 1, Timer: "t", After: time.Minute})
+		unknown.Store(1) // the next commit
+		s.sleep(time.Hour)
+		s.wantReacted("cue 1", "rung 1")
+		s.wantTypes("$puppet-a", "$timers", "$due", "rung", "$handled")
+	})
+}
