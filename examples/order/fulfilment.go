@@ -47,9 +47,9 @@ const payWithin = time.Second
 
 // progress is how far an order has come.
 type progress struct {
-	Customer, Item string
-	Price          int
-	Status         string
+	Order, Customer, Item string
+	Price                 int
+	Status                string
 }
 
 const (
@@ -67,7 +67,7 @@ var fulfilment = &engine.Process[progress]{
 	Evolve: func(p progress, ev engine.Event) progress {
 		switch data := ev.Data.(type) {
 		case OrderPlaced:
-			return progress{data.Customer, data.Item, data.Price, unpaid}
+			return progress{data.Order, data.Customer, data.Item, data.Price, unpaid}
 		case PaymentReceived:
 			if p.Status == unpaid { // else it came too late
 				p.Status = paid
@@ -82,24 +82,24 @@ var fulfilment = &engine.Process[progress]{
 		return p
 	},
 	React: func(p progress, ev engine.Event) (r engine.Reaction, err error) {
-		switch data := ev.Data.(type) {
+		switch ev.Data.(type) {
 		case OrderPlaced:
-			r.Append("payment-"+data.Order, engine.New(PaymentRequested{data.Order, data.Customer, data.Price}))
-			r.After(payWithin, "payment", engine.New(PaymentTimedOut{data.Order}))
+			r.Append("payment-"+p.Order, engine.New(PaymentRequested{p.Order, p.Customer, p.Price}))
+			r.After(payWithin, "payment", engine.New(PaymentTimedOut{p.Order}))
 		case PaymentReceived:
 			if p.Status == cancelled {
-				r.Append("payment-"+data.Order, engine.New(PaymentRefunded{data.Order}))
+				r.Append("payment-"+p.Order, engine.New(PaymentRefunded{p.Order}))
 				break
 			}
 			r.Cancel("payment")
-			r.Append("shipment-"+data.Order, engine.New(ShipmentRequested{data.Order, p.Item}))
+			r.Append("shipment-"+p.Order, engine.New(ShipmentRequested{p.Order, p.Item}))
 		case PaymentTimedOut:
-			r.Append("order-"+data.Order, engine.New(OrderCancelled{data.Order, "not paid in time"}))
+			r.Append("order-"+p.Order, engine.New(OrderCancelled{p.Order, "not paid in time"}))
 		case Shipped:
-			r.Append("order-"+data.Order, engine.New(OrderFulfilled{data.Order}))
+			r.Append("order-"+p.Order, engine.New(OrderFulfilled{p.Order}))
 		case OutOfStock: // the compensation
-			r.Append("payment-"+data.Order, engine.New(PaymentRefunded{data.Order}))
-			r.Append("order-"+data.Order, engine.New(OrderCancelled{data.Order, "out of stock"}))
+			r.Append("payment-"+p.Order, engine.New(PaymentRefunded{p.Order}))
+			r.Append("order-"+p.Order, engine.New(OrderCancelled{p.Order, "out of stock"}))
 		}
 		return r, nil
 	},
