@@ -422,6 +422,38 @@ func TestSubmitAndAStuckBackend(t *testing.T) {
 	})
 }
 
+// TestSubmitAndABackendThatHangs: one that ignores its context too keeps what was accepted, but nobody who is
+// still outside.
+func TestSubmitAndABackendThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		w := &wrapped{Memory: engine.NewMemory(), commit: func(_ context.Context, next func() error) error {
+			<-release
+			return next()
+		}}
+		e := quietEngine(t, engine.Options{MaxSubmitted: 1, Backend: w})
+		p := mustSubmit(t, e, "s-1", engine.Any, engine.New(grown{}))
+		outside := make(chan error, 1)
+		go func() {
+			_, err := e.Submit(context.Background(), "s-2", engine.Any, engine.New(grown{}))
+			outside <- err
+		}()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if report, err := e.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) || len(report.Running) != 1 {
+			t.Errorf("Shutdown: %v, running %v", err, report.Running)
+		}
+		if err := <-outside; !errors.Is(err, engine.ErrClosed) {
+			t.Errorf("Submit, outside: %v", err)
+		}
+		close(release)
+		if res, err := p.Wait(t.Context()); (err == nil) != (w.Head() == 1) { // Memory refuses, once it is closed
+			t.Errorf("in the end: %+v, %v, and %d events are stored", res, err, w.Head())
+		}
+	})
+}
+
 // TestSubmitAndABackendThatFails: the outcome comes whatever the backend does, and room is made.
 func TestSubmitAndABackendThatFails(t *testing.T) {
 	for name, fail := range map[string]func() error{
