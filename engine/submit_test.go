@@ -262,6 +262,31 @@ func TestSubmitHonoursItsContext(t *testing.T) {
 	})
 }
 
+// TestSubmitThatGivesUp: who has left a full stream takes up no room in the engine.
+func TestSubmitThatGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := slowBackend{engine.NewMemory(), make(chan struct{})}
+		e := quietEngine(t, engine.Options{Backend: b, StreamMailbox: 1, MaxSubmitted: 1})
+		var appends sync.WaitGroup
+		for range 2 { // one is being stored, one waits: these are not counted
+			appends.Go(func() { mustAppend(t, e, "full", engine.New(grown{})) })
+		}
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		if p, err := e.Submit(ctx, "full", engine.Any, engine.New(grown{})); !errors.Is(err, context.DeadlineExceeded) || p != nil {
+			t.Errorf("with a full stream: %v, %v", p, err)
+		}
+		mustSubmit(t, e, "other", engine.Any, engine.New(grown{}))
+		close(b.release)
+		appends.Wait()
+		mustClose(t, e)
+		if e.Head() != 3 {
+			t.Errorf("%d events are stored, want 3", e.Head())
+		}
+	})
+}
+
 // TestSubmitAbandoned: nobody has to wait, and nothing keeps what nobody has.
 func TestSubmitAbandoned(t *testing.T) {
 	overBackends(t, engine.Options{MaxSubmitted: 10}, func(t *testing.T, e *engine.Engine) {
