@@ -51,6 +51,26 @@ func ExampleEngine_Append() {
 	// expected 1 but it is 2
 }
 
+func ExampleEngine_Submit() {
+	eng := start()
+	defer eng.Close()
+	ctx := context.Background()
+
+	// All of these may be under way at once. They are stored in this order.
+	var pending []*engine.Pending
+	for _, amount := range []int{100, 20, 3} {
+		pending = append(pending, must(eng.Submit(ctx, "account-7", engine.Any, engine.New(Deposited{amount}))))
+	}
+	for _, p := range pending {
+		res := must(p.Wait(ctx)) // what Append would have returned
+		fmt.Println("version", res.Last)
+	}
+	// Output:
+	// version 1
+	// version 2
+	// version 3
+}
+
 func ExampleNewEvent_WithID() {
 	eng := start()
 	defer eng.Close()

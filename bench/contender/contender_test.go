@@ -58,3 +58,30 @@ func TestGroupedAnswersEveryProducer(t *testing.T) {
 		t.Errorf("%d events stored, want %d", stored, want)
 	}
 }
+
+func TestWindowWaitsForTheOldest(t *testing.T) {
+	const total = 3*contender.Ahead + 1
+	bad := errors.New("bad")
+	added, awaited := 0, 0
+	w := contender.Window[int]{Await: func(p int) error {
+		if p != awaited {
+			t.Fatalf("waits for %d, the oldest is %d", p, awaited)
+		}
+		if awaited++; awaited == total {
+			return bad
+		}
+		return nil
+	}}
+	for ; added < total; added++ {
+		if err := w.Room(); err != nil {
+			t.Fatal(err)
+		}
+		if want := max(0, added-contender.Ahead+1); awaited != want {
+			t.Fatalf("with %d added it has waited for %d, want %d", added, awaited, want)
+		}
+		w.Add(added)
+	}
+	if err := w.Flush(); !errors.Is(err, bad) || awaited != total {
+		t.Errorf("at the end: %v, it has waited for %d of %d", err, awaited, total)
+	}
+}
