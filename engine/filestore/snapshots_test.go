@@ -54,13 +54,17 @@ var (
 	folds = bookkeeper(engine.SnapshotPolicy{})
 )
 
-// engineOn opens an engine over a store on a disk.
+// engineOn opens an engine over a store on a disk, which keeps few states in memory.
 func engineOn(disk *crashfs.Disk, id byte) (*engine.Engine, *filestore.Store, error) {
+	return engineWith(disk, id, 1)
+}
+
+func engineWith(disk *crashfs.Disk, id byte, cached int) (*engine.Engine, *filestore.Store, error) {
 	s, err := filestore.OpenFixed(disk, tiny, [16]byte{id})
 	if err != nil {
 		return nil, nil, err
 	}
-	e, err := engine.Open(engine.Options{Backend: s, Logger: quiet, CachedStates: 1, CheckpointEvery: time.Hour})
+	e, err := engine.Open(engine.Options{Backend: s, Logger: quiet, CachedStates: cached, CheckpointEvery: time.Hour})
 	if err == nil {
 		err = engine.Register[added](e, "added")
 	}
@@ -169,8 +173,19 @@ func TestSnapshotsAfterPowerCuts(t *testing.T) {
 					if err := compare(ctx, e, streams); err != nil {
 						t.Fatalf("seed %d, operation %d, gone on: %v", seed, at.N(), err)
 					}
-					if err := e.Close(); err != nil {
-						t.Fatal(err)
+					err = e.Close()
+					left.Reopen()
+					if err == nil {
+						e, _, err = engineOn(left, byte(seed))
+					}
+					if err == nil {
+						err = compare(ctx, e, streams)
+					}
+					if err == nil {
+						err = e.Close()
+					}
+					if err != nil {
+						t.Fatalf("seed %d, operation %d, opened again: %v", seed, at.N(), err)
 					}
 				}
 			}
@@ -203,11 +218,11 @@ func TestSnapshotsAreNotAhead(t *testing.T) {
 	synced := -1
 	for i, op := range disk.Ops() {
 		switch {
-		case op.Kind == crashfs.Datasync:
+		case op.Kind == crashfs.Datasync || op.Kind == crashfs.Sync:
 			synced = i
 		case op.Kind == crashfs.WriteAt && op.Name == snapshotsFile && op.Offset > 0:
 			for _, before := range disk.Ops()[synced+1 : i] {
-				if before.Kind == crashfs.WriteAt && strings.HasSuffix(before.Name, ".seg") {
+				if before.Kind == crashfs.WriteAt && before.Name != snapshotsFile {
 					t.Errorf("%v, after %v, which is not synced", op, before)
 				}
 			}
@@ -217,11 +232,12 @@ func TestSnapshotsAreNotAhead(t *testing.T) {
 	t.Error("no snapshot was written")
 }
 
-// storeWithSnapshots returns a disk with a store that was closed, with snapshots of some streams.
-func storeWithSnapshots(t testing.TB) *crashfs.Disk {
+// storeWithSnapshots returns a disk with a store that was closed, with snapshots of some streams. It
+// calls between after each command, whose snapshot is stored once it has been answered.
+func storeWithSnapshots(t testing.TB, between func()) *crashfs.Disk {
 	t.Helper()
 	disk := crashfs.New()
-	e, _, err := engineOn(disk, 1)
+	e, _, err := engineWith(disk, 1, 1000)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,6 +245,7 @@ func storeWithSnapshots(t testing.TB) *crashfs.Disk {
 		if _, err := engine.Execute(t.Context(), e, keeps, fmt.Sprint("s-", i%3), i+1); err != nil {
 			t.Fatal(err)
 		}
+		between()
 	}
 	if err := e.Close(); err != nil {
 		t.Fatal(err)
@@ -241,14 +258,25 @@ func storeWithSnapshots(t testing.TB) *crashfs.Disk {
 // TestSnapshotsThatAreDamaged changes every byte of the file, and cuts it at every length: the store opens,
 // and no state is another one.
 func TestSnapshotsThatAreDamaged(t *testing.T) {
-	whole := storeWithSnapshots(t)
+	whole := storeWithSnapshots(t, func() {})
 	file := whole.Content(snapshotsFile)
-	try := func(what string, b []byte) {
+	saved := make(map[string]engine.Snapshot) // what there may be, by stream and version
+	try := func(what string, b []byte, right bool) {
 		disk := whole.Clone()
 		disk.Put(snapshotsFile, b)
-		e, _, err := engineOn(disk, 1)
+		e, s, err := engineOn(disk, 1)
 		if err != nil {
 			t.Fatalf("%s: %v", what, err)
+		}
+		for i := range 3 {
+			state, _ := s.Load(t.Context(), fmt.Sprint("s-", i))
+			snap, there, err := s.LoadSnapshot(t.Context(), state, "book")
+			key := fmt.Sprint(state.Name, "@", snap.Version)
+			if right && there {
+				saved[key] = snap
+			} else if there && (err != nil || !reflect.DeepEqual(snap, saved[key])) {
+				t.Errorf("%s: %v, snapshot %+v, was stored as %+v", what, err, snap, saved[key])
+			}
 		}
 		err = compare(t.Context(), e, 3)
 		for i := 0; err == nil && i < 5; i++ { // a snapshot can be stored again
@@ -261,7 +289,7 @@ func TestSnapshotsThatAreDamaged(t *testing.T) {
 			t.Fatalf("%s: %v, %v", what, err, closeErr)
 		}
 		disk.Reopen()
-		e, s, err := engineOn(disk, 1)
+		e, s, err = engineOn(disk, 1)
 		if err == nil {
 			err = compare(t.Context(), e, 3)
 		}
@@ -278,11 +306,16 @@ func TestSnapshotsThatAreDamaged(t *testing.T) {
 	if underRace {
 		every = 11
 	}
-	for i := 0; i < len(file); i += every {
+	for i := 0; i <= len(file); i += every {
+		try(fmt.Sprint("cut to ", i), file[:i], true)
+	}
+	if every == 1 && len(saved) != 6 {
+		t.Errorf("%d snapshots were found in all", len(saved))
+	}
+	for i := 0; i < len(file) && every == 1; i++ {
 		b := bytes.Clone(file)
 		b[i] ^= 0x41
-		try(fmt.Sprint("byte ", i), b)
-		try(fmt.Sprint("cut to ", i), file[:i])
+		try(fmt.Sprint("byte ", i), b, false)
 	}
 	try("of another store", func() []byte {
 		disk := crashfs.New()
@@ -297,12 +330,12 @@ func TestSnapshotsThatAreDamaged(t *testing.T) {
 		}
 		e.Close()
 		return disk.Content(snapshotsFile)
-	}())
+	}(), false)
 }
 
 // TestSnapshotsDamageIsLogged: once, and the store goes on.
 func TestSnapshotsDamageIsLogged(t *testing.T) {
-	disk := storeWithSnapshots(t)
+	disk := storeWithSnapshots(t, func() {})
 	disk.FlipBit(snapshotsFile, int64(len(disk.Content(snapshotsFile))*8-8)) // in the last one's data
 	var log bytes.Buffer
 	s := onDisk(t, disk)
@@ -387,7 +420,7 @@ func TestSnapshotsFileIsRewritten(t *testing.T) {
 
 // TestSnapshotsAndRepair: what was made of events that are cut off is not kept. A backup has none.
 func TestSnapshotsAndRepair(t *testing.T) {
-	disk := storeWithSnapshots(t)
+	disk := storeWithSnapshots(t, func() {})
 	s := onDisk(t, disk)
 	to := crashfs.New()
 	if _, err := filestore.BackupFS(t.Context(), s, to); err != nil {
@@ -419,7 +452,7 @@ func TestSnapshotsAndRepair(t *testing.T) {
 // for it that would not fail without.
 func TestSnapshotsFaults(t *testing.T) {
 	for _, errno := range []syscall.Errno{syscall.EIO, syscall.ENOSPC} {
-		disk := storeWithSnapshots(t)
+		disk := storeWithSnapshots(t, func() {})
 		e, _, err := engineOn(disk, 1)
 		if err != nil {
 			t.Fatal(err)
@@ -462,7 +495,7 @@ func TestSnapshotsFaults(t *testing.T) {
 // FuzzSnapshots puts arbitrary bytes in the place of the file, behind its checksums too: it opens,
 // and gives no more than the file has.
 func FuzzSnapshots(f *testing.F) {
-	whole := storeWithSnapshots(f)
+	whole := storeWithSnapshots(f, func() {})
 	file := whole.Content(snapshotsFile)
 	f.Add(file, 0)
 	f.Add(file[:60], 0)
@@ -498,7 +531,7 @@ func FuzzSnapshots(f *testing.F) {
 func TestGoldenSnapshots(t *testing.T) {
 	const golden = "testdata/v1-snapshots"
 	synctest.Test(t, func(t *testing.T) {
-		got := storeWithSnapshots(t).Content(snapshotsFile)
+		got := storeWithSnapshots(t, synctest.Wait).Content(snapshotsFile)
 		if os.Getenv("WEIR_GOLDEN") == "snapshots" {
 			if err := os.WriteFile(golden, got, 0o644); err != nil {
 				t.Fatal(err)
