@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -457,10 +458,10 @@ func TestSnapshotsFaults(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n := 0
+		var n atomic.Int64
 		disk.Fail(func(op crashfs.Op) error {
 			if op.Name == snapshotsFile || op.Name == snapshotsFile+".tmp" {
-				if n++; n%2 == 1 {
+				if n.Add(1)%2 == 1 {
 					return errno
 				}
 			}
@@ -471,8 +472,8 @@ func TestSnapshotsFaults(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if n == 0 || e.Stats().SnapshotsFailed == 0 {
-			t.Errorf("%d calls, %d failed", n, e.Stats().SnapshotsFailed)
+		if n.Load() == 0 || e.Stats().SnapshotsFailed == 0 {
+			t.Errorf("%d calls, %d failed", n.Load(), e.Stats().SnapshotsFailed)
 		}
 		if err := compare(t.Context(), e, 3); err != nil {
 			t.Error(err)
