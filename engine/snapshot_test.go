@@ -65,12 +65,16 @@ type snapReads struct {
 	engine.Retention
 	engine.Snapshotting
 	read  atomic.Int64
+	after func(engine.StreamQuery) // called after each read
 	wrong func(call, stream string) error
 }
 
 func (c *snapReads) ReadStream(ctx context.Context, s engine.StreamState, q engine.StreamQuery, dst []engine.Event) (int, engine.Version, error) {
 	n, next, err := c.Backend.ReadStream(ctx, s, q, dst)
 	c.read.Add(int64(n))
+	if c.after != nil {
+		c.after(q)
+	}
 	return n, next, err
 }
 
@@ -387,6 +391,81 @@ func TestSnapshotsOfBrokenStates(t *testing.T) {
 	}
 }
 
+// TestSnapshotsOfStatesThatBreakLater: a state that is evicted while Decide has it, and panics, is not stored.
+func TestSnapshotsOfStatesThatBreakLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, _ := counted(t, engine.NewMemory(), engine.Options{CachedStates: 1})
+		defer mustClose(t, e)
+		ctx, deciding, release := t.Context(), make(chan struct{}), make(chan struct{})
+		d := &engine.Decider[*ledger, bool]{
+			Initial:   func() *ledger { return new(ledger) },
+			Snapshots: engine.SnapshotPolicy{Name: "l", Leaving: true},
+			Evolve:    func(l *ledger, ev engine.Event) *ledger { l.Total += ev.Data.(added).N; return l },
+			Decide: func(l *ledger, breaks bool) ([]engine.NewEvent, error) {
+				if breaks {
+					close(deciding)
+					<-release
+					l.Total = 1000
+					panic("broken")
+				}
+				return []engine.NewEvent{engine.New(added{1})}, nil
+			},
+		}
+		if _, err := engine.Execute(ctx, e, d, "a-1", false); err != nil {
+			t.Fatal(err)
+		}
+		var all sync.WaitGroup
+		all.Go(func() {
+			if _, err := engine.Execute(ctx, e, d, "a-1", true); err == nil {
+				t.Error("a panic is no error")
+			}
+		})
+		<-deciding
+		for i := range 200 {
+			if _, err := engine.Execute(ctx, e, d, fmt.Sprint("b-", i), false); err != nil {
+				t.Error(err)
+			}
+		}
+		close(release)
+		all.Wait()
+		synctest.Wait()
+		if l, _, err := engine.Load(ctx, e, d, "a-1"); err != nil || l.Total != 1 {
+			t.Errorf("%+v, %v", l, err)
+		}
+	})
+}
+
+// TestSnapshotsAndTruncationDuringLoad: a state is that of one moment, whatever comes between the look at
+// the snapshot and the reading of what follows it.
+func TestSnapshotsAndTruncationDuringLoad(t *testing.T) {
+	e, c := counted(t, engine.NewMemory(), engine.Options{})
+	defer mustClose(t, e)
+	d := keeper(engine.SnapshotPolicy{Name: "l", Every: 5})
+	for i := range 5 {
+		if _, err := engine.Execute(t.Context(), e, d, "a-1", i+1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.after = func(q engine.StreamQuery) {
+		if c.after = nil; q.From != 5 { // the last event is looked at first
+			t.Errorf("read from %d", q.From)
+		}
+		c.after = func(engine.StreamQuery) { // the first one was looked at
+			c.after = nil
+			if err := e.Truncate(t.Context(), "a-1", 4); err != nil {
+				t.Error(err)
+			}
+			mustAppend(t, e, "a-1", engine.New(added{6}))
+		}
+	}
+	if l, at, err := engine.Load(t.Context(), e, d, "a-1"); err != nil || at != 5 || l.Total != 15 || c.after != nil {
+		t.Errorf("%+v at %d, %v", l, at, err)
+	}
+	if l, at, err := engine.Load(t.Context(), e, d, "a-1"); err != nil || at != 6 || l.Total != 15 || len(l.Seen) != 3 {
+		t.Errorf("%+v at %d, %v", l, at, err)
+	}
+}
+
 // forged is a backend that returns a snapshot which is almost right.
 type forged struct {
 	*snapReads
@@ -544,4 +623,60 @@ func TestSnapshotsConcurrently(t *testing.T) {
 			mustClose(t, e)
 		}
 	})
+}
+
+// BenchmarkReactivate brings the state of a stream of 10,000 events back into memory.
+func BenchmarkReactivate(b *testing.B) {
+	dir := b.TempDir()
+	open := func() *engine.Engine {
+		s, err := filestore.Open(dir, filestore.Options{Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			b.Fatal(err)
+		}
+		e, err := engine.Open(engine.Options{Backend: s})
+		if err == nil {
+			err = engine.Register[added](e, "added")
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		return e
+	}
+	decider := func(policy engine.SnapshotPolicy) *engine.Decider[int, int] {
+		return &engine.Decider[int, int]{
+			Snapshots: policy,
+			Evolve:    func(n int, ev engine.Event) int { return n + ev.Data.(added).N },
+			Decide:    func(int, int) ([]engine.NewEvent, error) { return nil, nil },
+		}
+	}
+	policies := []engine.SnapshotPolicy{{}, {Name: "total", Every: 100}}
+	e := open()
+	events := make([]engine.NewEvent, 1000)
+	for i := range events {
+		events[i] = engine.New(added{i})
+	}
+	for range 10 {
+		if _, err := e.Append(b.Context(), "a-1", engine.Any, events...); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for _, p := range policies {
+		if _, err := engine.Execute(b.Context(), e, decider(p), "a-1", 0); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := e.Close(); err != nil {
+		b.Fatal(err)
+	}
+	e = open()
+	defer e.Close()
+	for _, p := range policies {
+		b.Run(fmt.Sprint("snapshots=", p.Every > 0), func(b *testing.B) {
+			for b.Loop() {
+				if _, err := engine.Execute(b.Context(), e, decider(p), "a-1", 0); err != nil { // a new decider has no state
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }
