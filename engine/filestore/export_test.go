@@ -71,6 +71,11 @@ var Numbers = map[string]uint64{
 	"largest position":                           maxPosition,
 	"longest name of a stream, type or event ID": engine.MaxName,
 	"largest small file":                         maxSmall,
+
+	"bytes of the snapshots' file header":        snapshotsHeader,
+	"bytes of a snapshot before its names":       snapshotHead,
+	"largest data of a snapshot":                 maxSnapshot,
+	"smallest snapshots' file that is rewritten": rewriteFrom,
 }
 
 // Fields are the offsets of a record's fields that it tells of, by the first word of the row.
