@@ -266,6 +266,7 @@ type request struct {
 	before   Version  // of opTruncate
 	command  command  // of opExecute
 	held     *held    // of opHold
+	fold     folded   // of opLeave
 	from     Metadata // what new events were caused by
 	expected Expected
 	ids      []string // of those events that have one
@@ -305,7 +306,7 @@ func (e *Engine) free(r *request) {
 	}
 	r.write.Events, r.ids = r.write.Events[:0], r.ids[:0]
 	r.write.Stream = nil
-	r.op, r.before, r.command, r.held, r.pending, r.from = opAppend, 0, nil, nil, nil, Metadata{}
+	r.op, r.before, r.command, r.held, r.fold, r.pending, r.from = opAppend, 0, nil, nil, nil, nil, Metadata{}
 	r.result, r.err = Result{}, nil
 	r.left.Store(false)
 	e.requests.Put(r)

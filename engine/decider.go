@@ -3,6 +3,8 @@ package engine
 import (
 	"context"
 	"fmt"
+	"math"
+	"reflect"
 	"time"
 )
 
@@ -27,6 +29,9 @@ type Decider[S, C any] struct {
 	// nothing to do, or an error if the command is rejected. It must not change the state, and not
 	// call the engine: the stream waits for it. Required.
 	Decide func(state S, cmd C) ([]NewEvent, error)
+	// Snapshots says when states are stored, so that a fold need not begin at the first event. The
+	// zero value stores none.
+	Snapshots SnapshotPolicy
 }
 
 // check says what is wrong with a decider.
@@ -39,7 +44,7 @@ func (d *Decider[S, C]) check(op string) error {
 	case d.Decide == nil:
 		return invalid(op, "Decider.Decide", nil, "a function")
 	}
-	return nil
+	return d.Snapshots.check(op, reflect.TypeFor[S]())
 }
 
 func (d *Decider[S, C]) initial() (state S) {
@@ -52,7 +57,8 @@ func (d *Decider[S, C]) initial() (state S) {
 // Execute lets a decider decide about a command, and stores the events that it returns. That
 // runs in the goroutine that owns the stream, on a state that has all its events: there is no
 // conflict, and nothing is to be tried again. The state stays in memory for the next command; how many
-// do is limited by Options.CachedStates. One that does not is folded from the stream's events.
+// do is limited by Options.CachedStates. One that does not is folded from the stream's events, or from
+// those behind a snapshot ([SnapshotPolicy]).
 //
 // An error of Decide is returned as it is, and nothing is stored. A panic of Decide or Evolve is
 // an [*actor.PanicError] for this call alone. If no events are decided, the result holds the version of the stream in
@@ -68,7 +74,8 @@ func Execute[S, C any](ctx context.Context, e *Engine, d *Decider[S, C], stream 
 }
 
 // Load returns the state that a decider folds from a stream, and the version of the last
-// event in it, 0 if there is none. It reads the stream in the caller's goroutine, and waits for nobody.
+// event in it, 0 if there is none. It reads the stream in the caller's goroutine, from a snapshot on
+// if there is one and the time does not matter, and waits for nobody.
 func Load[S, C any](ctx context.Context, e *Engine, d *Decider[S, C], stream string, opts ...LoadOption) (state S, at Version, err error) {
 	if err := d.check("load"); err != nil {
 		return state, 0, err
@@ -81,21 +88,25 @@ func Load[S, C any](ctx context.Context, e *Engine, d *Decider[S, C], stream str
 		opt(&c)
 	}
 	defer recovered(&err, "evolve")
-	state = d.initial()
-	evolve := func(ev Event) { state, at = d.Evolve(state, ev), ev.Version }
-	for ev, err := range e.Read(ctx, stream) {
+	f := &fold[S, C]{d: d, state: d.initial()}
+	defer func() { state, at = f.state, f.at }()
+	end := Version(math.MaxUint64)
+	if d.Snapshots.Name != "" && c.until.IsZero() { // for a time: nothing says that times of a stream never go back
+		end = e.snapshots.restoreFor(ctx, stream, f, c.upTo)
+	}
+	for ev, err := range e.Read(ctx, stream, AfterVersion(f.at)) {
 		if err != nil {
 			return state, at, err
 		}
-		if c.upTo > 0 && ev.Version > c.upTo || !c.until.IsZero() && ev.Time.After(c.until) {
+		if ev.Version > end || c.upTo > 0 && ev.Version > c.upTo || !c.until.IsZero() && ev.Time.After(c.until) {
 			break
 		}
-		if err := e.guard.evolve(d, ev, evolve); err != nil {
+		if err := e.guard.evolve(d, ev, f.evolve); err != nil {
 			return state, at, err
 		}
 	}
-	if c.upTo > at {
-		return state, at, fmt.Errorf("engine: load %q at version %d: the stream is at version %d", stream, c.upTo, at)
+	if c.upTo > f.at {
+		return state, at, fmt.Errorf("engine: load %q at version %d: the stream is at version %d", stream, c.upTo, f.at)
 	}
 	return state, at, nil
 }
@@ -125,8 +136,15 @@ type command interface {
 
 // folded is a state and the version that it is at. Owner: the stream's goroutine.
 type folded interface {
-	version() Version
+	come() *progress
 	evolve(ev Event)
+
+	// For snapshots. The first three may be called by anybody.
+	decider() any
+	policy() *SnapshotPolicy
+	stateType() reflect.Type
+	stateNow() any
+	restore(state any)
 }
 
 // order is a command for a decider.
@@ -146,9 +164,16 @@ func (o *order[S, C]) decide(f folded) ([]NewEvent, error) {
 type fold[S, C any] struct {
 	d     *Decider[S, C]
 	state S
-	at    Version
+	progress
 }
 
-func (f *fold[S, C]) version() Version { return f.at }
+func (f *fold[S, C]) evolve(ev Event) {
+	f.state = f.d.Evolve(f.state, ev)
+	f.took(&ev)
+}
 
-func (f *fold[S, C]) evolve(ev Event) { f.state, f.at = f.d.Evolve(f.state, ev), ev.Version }
+func (f *fold[S, C]) decider() any            { return f.d }
+func (f *fold[S, C]) policy() *SnapshotPolicy { return &f.d.Snapshots }
+func (f *fold[S, C]) stateType() reflect.Type { return reflect.TypeFor[S]() }
+func (f *fold[S, C]) stateNow() any           { return f.state }
+func (f *fold[S, C]) restore(state any)       { f.state = state.(S) }

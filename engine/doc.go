@@ -67,7 +67,8 @@
 // A [Decider] is three functions that say what becomes of a command on a stream: [Execute] runs
 // it in the goroutine that owns the stream, on a state that is kept folded, so that commands to one
 // stream are decided one after the other, without conflict and without reading the stream again.
-// [Load] folds a stream for whoever wants to look. [Engine.Commit] stores events of many streams together, if all
+// [Load] folds a stream for whoever wants to look. A [SnapshotPolicy] stores folded states, so that
+// a long stream need not be read from its beginning; nothing else depends on it. [Engine.Commit] stores events of many streams together, if all
 // of them are as expected, and if no event that a [Condition] looks for was stored since it was decided:
 // events found by their tags ([NewEvent.WithTags], [Engine.Matching]), in whatever streams they are. [Engine.Settle] waits until everything that a result has led to is handled.
 //

@@ -28,11 +28,12 @@ type Engine struct {
 	dispatcher  *dispatch.Dispatcher[Event]
 	checkpoints *checkpoints
 
-	streams  *shards[*stream]
-	folds    *folds
-	deciding atomic.Int64 // calls of Decide that have not returned
-	requests sync.Pool    // of *request
-	gate     gate
+	streams   *shards[*stream]
+	folds     *folds
+	snapshots *snapshots
+	deciding  atomic.Int64 // calls of Decide that have not returned
+	requests  sync.Pool    // of *request
+	gate      gate
 	// submitted has a token for each append of Submit that is not answered. A channel of empty
 	// structs takes no memory for its capacity, and lets those who wait in by turns.
 	submitted chan struct{}
@@ -79,13 +80,15 @@ func Open(opts Options) (*Engine, error) {
 		following: following{none: make(chan struct{}, 1)},
 	}
 	e.guard = newGuard(&e.opts)
+	e.snapshots = newSnapshots(e)
 	e.requests.New = e.newRequest
 	e.shutdown.done = make(chan struct{})
 	e.ctx, e.cancel = context.WithCancelCause(context.Background())
 
 	// The goroutines, all in e.group: the passivator, and one owner for each stream in
 	// use; the dispatcher and its watchdog; one for each handler, and its keyed workers; the
-	// checkpointer, if the backend outlives the process.
+	// checkpointer, if the backend outlives the process; one that sends evicted folds to their
+	// owners, while there are some.
 	e.owners = actor.NewSystem(actor.Config[*request]{
 		Group:   e.group,
 		Kind:    "stream",

@@ -23,62 +23,62 @@ func (e *Engine) execute(ctx context.Context, stream string, cmd command) (Resul
 // execute lets a command be decided, and stores what comes of it. Owner.
 func (s *stream) execute(req **request) {
 	var res Result
+	var f folded
 	var err error
 	for try := 0; ; try++ {
 		var again bool
-		res, again, err = s.executeOnce(req)
-		if *req == nil {
-			return // it is answered
-		}
-		if !again || try == retries {
+		res, f, again, err = s.executeOnce(req)
+		if *req == nil || !again || try == retries {
 			break
 		}
 		s.wait(try)
 	}
-	answer(req, res, err)
+	if *req != nil {
+		answer(req, res, err)
+	}
+	if f != nil {
+		s.saveDue(f) // the caller does not wait for it, unless it is the owner now
+	}
 }
 
 // executeOnce decides on the state that the backend has now. Again says that another
-// writer of a shared backend was faster. With success it answers.
-func (s *stream) executeOnce(req **request) (res Result, again bool, err error) {
+// writer of a shared backend was faster. With success it answers. F is what it has decided on.
+func (s *stream) executeOnce(req **request) (res Result, f folded, again bool, err error) {
 	r, e := *req, s.eng
 	if e.caps.Shared {
 		s.forget() // others may have written
 	}
 	if err := s.load(); err != nil {
-		return Result{}, false, opError("execute", s.name(), err)
+		return Result{}, nil, false, opError("execute", s.name(), err)
 	}
 	if s.state.Deleted {
-		return Result{}, false, &StreamDeletedError{s.name()}
+		return Result{}, nil, false, &StreamDeletedError{s.name()}
 	}
-	f, err := s.fold(r.command)
+	f, err = s.fold(r.command)
 	if err != nil {
-		return Result{}, false, opError("execute", s.name(), err)
+		return Result{}, nil, false, opError("execute", s.name(), err)
 	}
-	events, panicked, err := s.decide(r.command, f)
-	if panicked {
-		e.folds.drop(s.name()) // whatever it has done to the state
-	}
+	events, err := s.decide(r.command, f)
 	if err != nil {
-		return Result{}, false, err // the user's own
+		return Result{}, f, false, err // the user's own
 	}
 	if len(events) == 0 {
-		return Result{Last: s.state.Version}, false, nil
+		return Result{Last: s.state.Version}, f, false, nil
 	}
 	r.write.Events, r.ids = r.write.Events[:0], r.ids[:0]
 	if err := e.fill(r, s.name(), events); err != nil {
-		return Result{}, false, err
+		return Result{}, f, false, err
 	}
 	if res, done, err := s.check(r, s.state.Version); done {
-		return res, false, err
+		return res, f, false, err
 	}
 	if err := s.tryCommit(r.one[:]); err != nil {
 		_, conflict := errors.AsType[*VersionConflictError](err)
-		return Result{}, conflict, opError("execute", s.name(), err)
+		return Result{}, nil, conflict, opError("execute", s.name(), err)
 	}
 	s.evolve(r.command, f, &r.write)
 	s.committed([]**request{req})
-	return Result{}, false, nil
+	return Result{}, f, false, nil
 }
 
 // wait lets other writers of a shared backend go first: about a millisecond, and twice as
@@ -96,16 +96,19 @@ func (s *stream) wait(try int) {
 // fold returns the state of the stream at its present version.
 func (s *stream) fold(cmd command) (f folded, err error) {
 	e := s.eng
+	whole := false
 	defer func() {
-		if err != nil {
-			e.folds.drop(s.name())
+		if !whole {
+			s.spoil(f)
 		}
 	}()
 	defer recovered(&err, "evolve")
 	f = e.folds.get(s.name(), cmd.decider())
-	if f == nil || f.version() > s.state.Version {
+	if f == nil || f.come().at > s.state.Version {
 		f = cmd.begin()
-	} else if f.version() == s.state.Version {
+		e.snapshots.restore(e.ctx, s.state, f, s.state.Version)
+	} else if f.come().at == s.state.Version {
+		whole = true
 		return f, nil
 	}
 	buf := chunks.Get().(*[chunk]Event)
@@ -113,7 +116,7 @@ func (s *stream) fold(cmd command) (f folded, err error) {
 		clear(buf[:])
 		chunks.Put(buf)
 	}()
-	for next := f.version() + 1; next <= s.state.Version; {
+	for next := f.come().at + 1; next <= s.state.Version; {
 		n, after, err := e.backend.ReadStream(e.ctx, s.state, StreamQuery{From: next, To: s.state.Version}, buf[:])
 		if err != nil {
 			return nil, err
@@ -133,8 +136,22 @@ func (s *stream) fold(cmd command) (f folded, err error) {
 		}
 		next = after
 	}
-	e.folds.put(s.name(), cmd.decider(), f)
+	for _, l := range e.folds.put(s.name(), f) {
+		if e.snapshots.wants(l.fold) {
+			e.snapshots.evicted(l)
+		}
+	}
+	whole = true
 	return f, nil
+}
+
+// spoil drops what is kept of the stream: user code that did not return may have left a state
+// that is half of something. Owner.
+func (s *stream) spoil(f folded) {
+	if f != nil {
+		f.come().spoiled = true
+	}
+	s.eng.folds.drop(s.name())
 }
 
 // evolve takes the events that were just stored into a fold. They are stored whatever
@@ -144,7 +161,7 @@ func (s *stream) evolve(cmd command, f folded, w *Write) {
 	whole := false
 	defer func() {
 		if !whole {
-			e.folds.drop(s.name())
+			s.spoil(f)
 		}
 	}()
 	var err error
@@ -168,13 +185,19 @@ func (s *stream) evolve(cmd command, f folded, w *Write) {
 }
 
 // decide calls the user's Decide.
-func (s *stream) decide(cmd command, f folded) (events []NewEvent, panicked bool, err error) {
+func (s *stream) decide(cmd command, f folded) (events []NewEvent, err error) {
 	s.eng.deciding.Add(1)
 	defer s.eng.deciding.Add(-1)
-	panicked = true
+	returned := false
+	defer func() {
+		if !returned {
+			s.spoil(f)
+		}
+	}()
 	defer recovered(&err, "decide")
 	events, err = callDecide(cmd, f)
-	return events, false, err
+	returned = true
+	return events, err
 }
 
 // callDecide marks the stack: who finds decidePC there is called by Decide.

@@ -57,22 +57,50 @@ func (f *folds) get(stream string, decider any) folded {
 	return el.Value.(*foldEntry).fold
 }
 
-func (f *folds) put(stream string, decider any, fold folded) {
-	key := foldKey{stream, decider}
+// has reports whether the fold of a stream by a decider is kept.
+func (f *folds) has(stream string, decider any) bool {
+	sh := f.of(stream)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return sh.byKey[foldKey{stream, decider}] != nil
+}
+
+// put keeps a fold, and returns those that had to go for it. They belong to the owners of their
+// streams, of which one may be using its own.
+func (f *folds) put(stream string, fold folded) (evicted []leaver) {
+	key := foldKey{stream, fold.decider()}
 	sh := f.of(stream)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if el := sh.byKey[key]; el != nil {
 		el.Value.(*foldEntry).fold = fold
 		sh.order.MoveToFront(el)
-		return
+		return nil
 	}
 	sh.byKey[key] = sh.order.PushFront(&foldEntry{key, fold})
 	for sh.order.Len() > f.limit {
-		el := sh.order.Back()
-		sh.order.Remove(el)
-		delete(sh.byKey, el.Value.(*foldEntry).key)
+		gone := sh.order.Remove(sh.order.Back()).(*foldEntry)
+		delete(sh.byKey, gone.key)
+		evicted = append(evicted, leaver{gone.key.stream, gone.fold})
 	}
+	return evicted
+}
+
+// takeAll forgets everything, and returns what is wanted of it.
+func (f *folds) takeAll(wanted func(folded) bool) (taken []leaver) {
+	for i := range f.shard {
+		sh := &f.shard[i]
+		sh.mu.Lock()
+		for key, el := range sh.byKey {
+			if fold := el.Value.(*foldEntry).fold; wanted(fold) {
+				taken = append(taken, leaver{key.stream, fold})
+			}
+		}
+		clear(sh.byKey)
+		sh.order.Init()
+		sh.mu.Unlock()
+	}
+	return taken
 }
 
 // drop forgets the folds of a stream: of all deciders, since the events are others now.

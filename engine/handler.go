@@ -213,6 +213,9 @@ type Stats struct {
 	Dispatched Position // up to here handlers were told what there is
 	Waited     uint64   // appends that had to wait for a handler with the Block policy
 
+	SnapshotsSaved  uint64 // since Open
+	SnapshotsFailed uint64 // that could not be stored, or not be used; the first of each stream is logged
+
 	Handlers []HandlerStats // sorted by name
 	Taken    time.Time
 }
@@ -230,7 +233,11 @@ func (e *Engine) Stats() Stats {
 		Goroutines:    e.group.Count(),
 		Dispatched:    Position(e.dispatcher.Position()),
 		Waited:        e.dispatcher.Waited(),
-		Taken:         time.Now(),
+
+		SnapshotsSaved:  e.snapshots.saved.Load(),
+		SnapshotsFailed: e.snapshots.failed.Load(),
+
+		Taken: time.Now(),
 	}
 	for _, h := range e.dispatcher.Handlers() {
 		s.Handlers = append(s.Handlers, handlerStats(h.Stats()))

@@ -37,6 +37,7 @@ type Memory struct {
 	checkMu     sync.Mutex // guards what follows
 	checkpoints map[string]Position
 	parked      map[string][]ParkedRecord
+	snapshots   map[*memStream]map[string]Snapshot // by name; most streams have none
 }
 
 // segmentSize is the number of records in a segment: 56 KiB, so that a small store
@@ -68,6 +69,7 @@ func NewMemory() *Memory {
 		types:       newTypeTable(),
 		checkpoints: make(map[string]Position),
 		parked:      make(map[string][]ParkedRecord),
+		snapshots:   make(map[*memStream]map[string]Snapshot),
 		compacting:  make(chan struct{}, 1),
 		tags:        make(map[string][]Position),
 	}

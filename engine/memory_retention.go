@@ -26,7 +26,9 @@ func (m *Memory) Delete(_ context.Context, state StreamState) error {
 	if err := m.check(); err != nil {
 		return err
 	}
-	m.cut(m.streams.getOrPut(state.Name, newMemStream), deletedCut)
+	s := m.streams.getOrPut(state.Name, newMemStream)
+	m.cut(s, deletedCut)
+	m.dropSnapshots(s)
 	return nil
 }
 

@@ -17,6 +17,7 @@ const (
 	opDelete
 	opExecute
 	opHold
+	opLeave
 )
 
 func (o requestOp) String() string {
@@ -29,6 +30,8 @@ func (o requestOp) String() string {
 		return "execute"
 	case opHold:
 		return "commit"
+	case opLeave:
+		return "snapshot"
 	}
 	return "append"
 }

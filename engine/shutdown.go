@@ -47,7 +47,7 @@ func (e *Engine) Close() error {
 //     stopped has handled everything, what handlers append meanwhile included.
 //  3. Nobody can append any more; readers that follow and wait get what they have not seen;
 //     streams, handlers and the dispatcher return; checkpoints are
-//     stored; the backend is closed.
+//     stored, and snapshots of policies that are Leaving; the backend is closed.
 //
 // Ctx bounds the second step. At its end the contexts of handlers are cancelled, nothing
 // more is handled, and Shutdown returns, 100ms later at most, a [*ShutdownError] that wraps
@@ -141,6 +141,9 @@ func (e *Engine) runShutdown(ctx context.Context) {
 	defer cancel()
 	savedErr := e.checkpoints.finish(saving)
 	e.following.await(end)
+	if err == nil && ownersErr == nil && e.gate.empty() { // else somebody may still own a stream
+		e.snapshots.finish(saving)
+	}
 	closeErr := e.closeBackend()
 	e.cancel(ErrClosed)
 	last, cancel := withGrace(ctx, grace) // so that only those are named who will not end

@@ -50,6 +50,8 @@ func (s *stream) Receive(reqs []*request) {
 				s.execute(&reqs[i])
 			case opHold:
 				s.hold(&reqs[i])
+			case opLeave:
+				s.leave(&reqs[i])
 			default:
 				s.remove(&reqs[i])
 			}

@@ -29,6 +29,8 @@ type broken struct {
 	compact        func(context.Context, []engine.RetentionRule) (engine.Compaction, error)
 	commitIf       func([]*engine.Write, []engine.TagCondition) error
 	matching       func([]engine.TagMatch, engine.Position, engine.Position, []engine.Event) (int, error)
+	saveSnapshot   func(engine.StreamState, engine.Snapshot) error
+	loadSnapshot   func(engine.StreamState, string) (engine.Snapshot, bool, error)
 	watch          func(func())
 	close          func() error
 }
@@ -177,6 +179,20 @@ func (b *broken) Matching(ctx context.Context, matches []engine.TagMatch, after,
 		return b.matching(matches, after, to, dst)
 	}
 	return b.handle.Matching(ctx, matches, after, to, dst)
+}
+
+func (b *broken) SaveSnapshot(ctx context.Context, s engine.StreamState, snap engine.Snapshot) error {
+	if b.saveSnapshot != nil {
+		return b.saveSnapshot(s, snap)
+	}
+	return b.handle.SaveSnapshot(ctx, s, snap)
+}
+
+func (b *broken) LoadSnapshot(ctx context.Context, s engine.StreamState, name string) (engine.Snapshot, bool, error) {
+	if b.loadSnapshot != nil {
+		return b.loadSnapshot(s, name)
+	}
+	return b.handle.LoadSnapshot(ctx, s, name)
 }
 
 func (b *broken) Watch(grown func()) {

@@ -69,7 +69,7 @@ func (st *store) calls(stream string) []call {
 	state := st.stream(stream)
 	then := *state // Commit counts state up
 	typ := st.typeID("A")
-	return []call{
+	list := []call{
 		{"TypeID of an old name", func() error { _, err := b.TypeID("A"); return err }},
 		{"TypeID of a new name", func() error { _, err := b.TypeID("new " + stream); return err }},
 		{"Load", func() error { _, err := b.Load(ctx, stream); return err }},
@@ -94,6 +94,12 @@ func (st *store) calls(stream string) []call {
 		{"LoadCheckpoint", func() error { _, _, err := b.LoadCheckpoint(ctx, stream); return err }},
 		{"SaveCheckpoints", func() error { return save(ctx, b, stream, 1) }},
 	}
+	if b, ok := b.(engine.Snapshotting); ok {
+		list = append(list,
+			call{"SaveSnapshot", func() error { return b.SaveSnapshot(ctx, then, engine.Snapshot{Name: "x", First: 1, Version: 1}) }},
+			call{"LoadSnapshot", func() error { _, _, err := b.LoadSnapshot(ctx, then, "x"); return err }})
+	}
+	return list
 }
 
 func closed(s *suite) {

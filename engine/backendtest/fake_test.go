@@ -211,6 +211,20 @@ func (h *handle) Compact(ctx context.Context, rules []engine.RetentionRule) (eng
 	return h.place.mem.Compact(ctx, rules)
 }
 
+func (h *handle) SaveSnapshot(ctx context.Context, s engine.StreamState, snap engine.Snapshot) error {
+	if err := h.check(); err != nil {
+		return err
+	}
+	return h.place.mem.SaveSnapshot(ctx, s, snap)
+}
+
+func (h *handle) LoadSnapshot(ctx context.Context, s engine.StreamState, name string) (engine.Snapshot, bool, error) {
+	if err := h.check(); err != nil {
+		return engine.Snapshot{}, false, err
+	}
+	return h.place.mem.LoadSnapshot(ctx, s, name)
+}
+
 func (h *handle) Watch(grown func()) {
 	h.place.mu.Lock()
 	defer h.place.mu.Unlock()

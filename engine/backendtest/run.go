@@ -157,6 +157,7 @@ func cases() []testCase {
 		parkedCases,
 		retentionCases,
 		tagCases,
+		snapshotCases,
 		concurrentCases,
 		closeCases,
 		reopenCases,

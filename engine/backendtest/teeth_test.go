@@ -210,7 +210,7 @@ func everyEvent(b *broken, see func(e *engine.Event)) {
 }
 
 func defects() []defect {
-	return slices.Concat(orderDefects(), commitDefects(), readDefects(), nameDefects(), stateDefects(), closeDefects(), reopenDefects(), sharedDefects(), encodedDefects(), parkedDefects(), retentionDefects(), tagDefects())
+	return slices.Concat(orderDefects(), commitDefects(), readDefects(), nameDefects(), stateDefects(), closeDefects(), reopenDefects(), sharedDefects(), encodedDefects(), parkedDefects(), retentionDefects(), tagDefects(), snapshotDefects())
 }
 
 // orderDefects are wrong positions, versions, times.

@@ -12,6 +12,8 @@ func (s *Store) finish() error {
 	s.compacting <- struct{}{}
 	defer func() { <-s.compacting }()
 	defer s.dropSpare()
+	s.snapshots.using <- struct{}{} // whoever saves a snapshot is done, and nobody begins
+	defer func() { <-s.snapshots.using }()
 	if p := s.poisoned.Load(); p != nil {
 		s.handlers.writing <- struct{}{} // whoever saves checkpoints is done
 		<-s.handlers.writing

@@ -39,6 +39,7 @@
 //
 //	manifest                       which segments there are, and where the log ends if it was closed
 //	handlers                       checkpoints and parked events
+//	snapshots                      folded states; may be missing, and is never relied on
 //	00000000000000000001.seg       a segment; the number is the position of its first event
 //	00000000000000000001-2.seg     the same after its second compaction
 //	00000000000000000001.idx       its index; may be missing
@@ -97,7 +98,8 @@
 // Commit: fdatasync of the segment, once for all that wait. A new segment: fsync of the file when it
 // is filled with zeros and again with its header, fsync of the directory, then the manifest (fsync of
 // file and directory), and only then is it used. SaveCheckpoints: fdatasync of the segment if anything is not
-// synced, then the handlers' file (fsync of file and directory). Open: if the store was not closed, the end
+// synced, then the handlers' file (fsync of file and directory). SaveSnapshot: fdatasync of the segment if
+// its events are not synced; the snapshot itself is not. Open: if the store was not closed, the end
 // of the log that no record vouches for is written once more, for a sync of it may have failed;
 // then fdatasync of the segment, and the manifest anew (fsync of file and directory).
 //

@@ -2,6 +2,8 @@ package filestore
 
 import (
 	"context"
+	"encoding/binary"
+	"hash/crc32"
 
 	"github.com/weirstore/weir/engine"
 	"github.com/weirstore/weir/engine/filestore/internal/vfs"
@@ -69,10 +71,38 @@ var Numbers = map[string]uint64{
 	"largest position":                           maxPosition,
 	"longest name of a stream, type or event ID": engine.MaxName,
 	"largest small file":                         maxSmall,
+
+	"bytes of the snapshots' file header":        snapshotsHeader,
+	"bytes of a snapshot before its names":       snapshotHead,
+	"largest data of a snapshot":                 maxSnapshot,
+	"smallest snapshots' file that is rewritten": rewriteFrom,
 }
 
 // Fields are the offsets of a record's fields that it tells of, by the first word of the row.
 var Fields = map[string]int{
 	"checksum": atChecksum, "length": atLength, "position": atPosition, "version": atVersion, "time": atTime, "watermark": atUnsynced,
 	"bits": atFlags, "encoding": atEncoding, "schema": atSchema,
+}
+
+// SealSnapshots makes the checksums of a file of snapshots right: of its header, and of so many records.
+func SealSnapshots(b []byte, id [16]byte, records int) []byte {
+	if records <= 0 || len(b) < snapshotsHeader {
+		return b
+	}
+	le, seed := binary.LittleEndian, crc32.Checksum(id[:], castagnoli)
+	copy(b, snapshotsMagic)
+	le.PutUint32(b[8:], formatVersion)
+	copy(b[16:], id[:])
+	le.PutUint32(b[36:], crc32.Checksum(b[:36], castagnoli))
+	for rest := b[snapshotsHeader:]; records > 0 && len(rest) >= snapshotHead; records-- {
+		head, data := snapshotSizes(rest)
+		if head+data > len(rest) {
+			break
+		}
+		le.PutUint32(rest[56:], 0)
+		le.PutUint32(rest[8:], crc32.Update(seed, castagnoli, rest[head:head+data]))
+		le.PutUint32(rest, crc32.Update(seed, castagnoli, rest[4:head]))
+		rest = rest[head+data:]
+	}
+	return b
 }

@@ -108,6 +108,12 @@ var plants = []plant{
 	{"a truncated event comes back", "contents.go",
 		"case version > p.first:\n\t\t\tst.cut.Store(uint64(p.at(version)))", "case version > p.first:\n\t\t\tst.cut.Store(uint64(p.at(version)) - 1)", "TestModel"},
 	{"a segment of a later format is read", "segment.go", "v == 0 || v > formatVersion {", "v == 0 {", "TestFormatVersions"},
+	{"a snapshot is ahead of the durable log", "snapshots.go", "if s.Durable() < snap.Position {", "if false {", "TestSnapshotsAreNotAhead"},
+	{"a snapshot is read without its checksum", "snapshots.go",
+		"case binary.LittleEndian.Uint32(b[8:]) != crc32.Update(seed, castagnoli, b[head:]):", "case false:", "TestSnapshotsThatAreDamaged"},
+	{"the head of a snapshot is read without its checksum", "snapshots.go",
+		"if le.Uint32(b) != crc32.Update(seed, castagnoli, b[4:]) || le.Uint32(b[56:]) != 0 {", "if le.Uint32(b[56:]) != 0 {", "TestSnapshotsThatAreDamaged"},
+	{"snapshots outlive a repair", "repair.go", "if err := x.s.removeSnapshots(); err != nil {", "if err := error(nil); err != nil {", "TestSnapshotsAndRepair"},
 	{"the format changes unseen", "record.go", "flagID    = 0x40\n\tflagMeta  = 0x20", "flagID    = 0x20\n\tflagMeta  = 0x40", "TestGoldenIsWritten"},
 }
 

@@ -144,6 +144,9 @@ func (s *Store) create() error {
 	if err := s.removeLeft(map[string]bool{}); err != nil {
 		return err
 	}
+	if err := s.removeSnapshots(); err != nil {
+		return err
+	}
 	if s.id == (storeID{}) {
 		if _, err := rand.Read(s.id[:]); err != nil {
 			return err
@@ -262,6 +265,7 @@ func (s *Store) load(m *manifest) error {
 	if err := s.readLastTime(segs); err != nil {
 		return err
 	}
+	s.openSnapshots()
 	// Before the first record, since from then on a crash may tear it; and before anything is
 	// removed, since the one that was found may not be on disk: its sync may have failed.
 	err = s.removeTemporary()

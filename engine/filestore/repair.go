@@ -75,6 +75,10 @@ func repair(fs vfs.FS, dir string) (*Repaired, error) {
 	if len(r.Damage) == 0 {
 		return r, nil
 	}
+	// What they were made of may be cut off, and other events take its place.
+	if err := x.s.removeSnapshots(); err != nil {
+		return r, fmt.Errorf("filestore: repair %q: %w", dir, err)
+	}
 	if err := r.cut(x); err != nil {
 		return r, fmt.Errorf("filestore: repair %q: %w", dir, err)
 	}

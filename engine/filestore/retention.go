@@ -41,7 +41,11 @@ func (s *Store) Delete(ctx context.Context, state engine.StreamState) error {
 		}
 		s.streams.change(st, func(p *positions) { version = p.version() })
 	}
-	return s.control(ctx, control{kindDelete, state.Name, version})
+	err := s.control(ctx, control{kindDelete, state.Name, version})
+	if st := s.stream(state); err == nil && st != nil {
+		s.dropSnapshots(ctx, st)
+	}
+	return err
 }
 
 // controlsAtOnce is how many control records one commit of applyRules has: one sync serves

@@ -31,13 +31,14 @@ type Store struct {
 	ids     ids
 	tags    *tags
 	// segments is replaced, never changed, under the token meta.
-	segments atomic.Pointer[[]*segment]
-	head     atomic.Uint64 // the newest position that can be read; written by the writer
-	durable  atomic.Uint64 // everything up to it is on disk; written under the token syncing
-	tail     *tail
-	cache    *cache
-	handlers *handlers
-	limit    int64 // of a commit's records in bytes
+	segments  atomic.Pointer[[]*segment]
+	head      atomic.Uint64 // the newest position that can be read; written by the writer
+	durable   atomic.Uint64 // everything up to it is on disk; written under the token syncing
+	tail      *tail
+	cache     *cache
+	handlers  *handlers
+	snapshots *snapshots
+	limit     int64 // of a commit's records in bytes
 
 	pool     sync.Pool     // of *commit
 	commits  chan *commit  // to the writer; see commitsWaiting
@@ -65,8 +66,9 @@ type Store struct {
 const commitsWaiting = 1024
 
 var (
-	_ engine.Backend   = (*Store)(nil)
-	_ engine.Retention = (*Store)(nil)
+	_ engine.Backend      = (*Store)(nil)
+	_ engine.Retention    = (*Store)(nil)
+	_ engine.Snapshotting = (*Store)(nil)
 )
 
 // Open opens the store in a directory, which it makes if there is none. It returns a
@@ -104,6 +106,7 @@ func newStore(fs vfs.FS, dir string, opts Options) *Store {
 		compacting: make(chan struct{}, 1),
 		limit:      maxSegment - segmentHeader,
 		tags:       newTags(),
+		snapshots:  newSnapshots(),
 	}
 	s.segments.Store(new([]*segment))
 	return s
@@ -133,6 +136,9 @@ func (s *Store) release() error {
 	var errs []error
 	for _, seg := range *s.segments.Load() {
 		errs = append(errs, seg.file.Close())
+	}
+	if f := s.snapshots.file; f != nil {
+		f.Close() // nothing in it is owed to anybody
 	}
 	if s.lock != nil {
 		errs = append(errs, s.lock.Close())
