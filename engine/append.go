@@ -35,15 +35,20 @@ import (
 // or for one append by [WithDurability].
 func (e *Engine) Append(ctx context.Context, stream string, expected Expected, events ...NewEvent) (Result, error) {
 	return e.call(ctx, stream, opAppend, func(r *request) error {
-		if err := checkName("append", "stream name", stream); err != nil {
-			return err
-		}
-		if !expected.valid() {
-			return invalid("append "+quote(stream), "expected version", expected, "Any, NoStream, StreamExists or Exactly(n)")
-		}
-		r.expected = expected
-		return e.fill(r, stream, events)
+		return e.fillAppend(r, stream, expected, events)
 	})
+}
+
+// fillAppend checks what Append or Submit was given, and makes r of it.
+func (e *Engine) fillAppend(r *request, stream string, expected Expected, events []NewEvent) error {
+	if err := checkName("append", "stream name", stream); err != nil {
+		return err
+	}
+	if !expected.valid() {
+		return invalid("append "+quote(stream), "expected version", expected, "Any, NoStream, StreamExists or Exactly(n)")
+	}
+	r.expected = expected
+	return e.fill(r, stream, events)
 }
 
 // call lets a request in, that prepare has filled, and gives it to the stream's owner.
@@ -119,16 +124,9 @@ func (e *Engine) enter(ctx context.Context) (cause *dispatch.Delivery, inside bo
 // abandoned it instead: then the owner leaves the gate when it is done.
 func (e *Engine) send(ctx context.Context, r *request, stream string) (_ Result, abandoned bool, _ error) {
 	op := r.op.String()
-	s, ok := e.streams.get(stream)
-	if !ok {
-		s = e.streams.getOrPut(stream, e.newStream)
-	}
 	r.leavable = !e.caps.Prompt && ctx.Done() != nil
-	if err := s.actor.Send(ctx, r); err != nil {
+	if err := e.stream(stream).give(ctx, r); err != nil {
 		e.free(r)
-		if errors.Is(err, actor.ErrStopped) {
-			err = ErrClosed
-		}
 		return Result{}, false, opError(op, stream, err)
 	}
 	// Accepted. From here on the owner always answers.
@@ -148,6 +146,24 @@ func (e *Engine) send(ctx context.Context, r *request, stream string) (_ Result,
 	res, err := r.result, r.err
 	e.free(r)
 	return res, false, err
+}
+
+// stream returns the actor of a stream.
+func (e *Engine) stream(name string) *stream {
+	if s, ok := e.streams.get(name); ok {
+		return s
+	}
+	return e.streams.getOrPut(name, e.newStream)
+}
+
+// give puts a request into the stream's mailbox. Without an error it is accepted, and may be
+// answered already, so that it is the caller's no more unless the caller waits for the answer.
+func (s *stream) give(ctx context.Context, r *request) error {
+	err := s.actor.Send(ctx, r)
+	if err != nil && errors.Is(err, actor.ErrStopped) {
+		return ErrClosed
+	}
+	return err
 }
 
 // fill checks events and copies them into r, so that the caller's slice need not outlive
@@ -257,6 +273,7 @@ type request struct {
 	wish     Durability
 	write    Write
 	one      [1]*Write     // &write, so that a commit of one request allocates nothing
+	pending  *Pending      // of Submit: the answer goes there, and nowhere else
 	answered chan struct{} // cap 1: the owner never waits for the caller
 
 	// Whether the caller may leave before the answer, and which of the two was first: the
@@ -288,7 +305,7 @@ func (e *Engine) free(r *request) {
 	}
 	r.write.Events, r.ids = r.write.Events[:0], r.ids[:0]
 	r.write.Stream = nil
-	r.op, r.before, r.command, r.held, r.from = opAppend, 0, nil, nil, Metadata{}
+	r.op, r.before, r.command, r.held, r.pending, r.from = opAppend, 0, nil, nil, nil, Metadata{}
 	r.result, r.err = Result{}, nil
 	r.left.Store(false)
 	e.requests.Put(r)
@@ -299,6 +316,10 @@ func (e *Engine) free(r *request) {
 func answer(r **request, res Result, err error) {
 	q := *r
 	*r = nil
+	if q.pending != nil {
+		q.pending.answered(q, res, err)
+		return
+	}
 	if q.leavable && !q.left.CompareAndSwap(false, true) {
 		q.leave()
 		return

@@ -50,6 +50,18 @@
 // Delivery is at least once for named handlers and exactly once, while the engine lives, for
 // those of [Engine.On].
 //
+// # Submitting now, awaiting later
+//
+// Append waits until its events are stored, which on a disk takes as long as a sync. [Engine.Submit] returns as soon as
+// the stream has accepted them, so that one goroutine can have many appends under way, which share a
+// sync and are stored in the order in which they were submitted:
+//
+//	p, err := eng.Submit(ctx, "customer-1", engine.Any, engine.New(CustomerRenamed{"Jane", "Smith"}))
+//	…
+//	res, err := p.Wait(ctx) // what Append would have returned
+//
+// How many may be under way is bounded by Options.MaxSubmitted and Options.StreamMailbox; who submits more waits for room.
+//
 // # Commands
 //
 // A [Decider] is three functions that say what becomes of a command on a stream: [Execute] runs

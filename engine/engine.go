@@ -33,6 +33,9 @@ type Engine struct {
 	deciding atomic.Int64 // calls of Decide that have not returned
 	requests sync.Pool    // of *request
 	gate     gate
+	// submitted has a token for each append of Submit that is not answered. A channel of empty
+	// structs takes no memory for its capacity, and lets those who wait in by turns.
+	submitted chan struct{}
 	// ctx is for calls of the backend that no caller's context bounds; cancelled when
 	// shutdown has run out of time.
 	ctx    context.Context
@@ -72,6 +75,7 @@ func Open(opts Options) (*Engine, error) {
 		gate:    gate{zero: make(chan struct{}, 1)},
 		closing: make(chan struct{}),
 
+		submitted: make(chan struct{}, opts.MaxSubmitted),
 		following: following{none: make(chan struct{}, 1)},
 	}
 	e.guard = newGuard(&e.opts)

@@ -58,6 +58,9 @@ type Options struct {
 	// StreamMailbox is how many appends may wait in one stream's channel before the next
 	// caller waits outside. Default 64, at most 65,536.
 	StreamMailbox int
+	// MaxSubmitted is how many appends of [Engine.Submit] may be accepted and not yet answered, in all
+	// streams together, before the next caller waits. Each keeps its events until then. Default 65,536.
+	MaxSubmitted int
 
 	// CachedStates is how many streams' folded states are kept for [Execute], those used least recently
 	// going first; a state has the size that its decider makes it. Default 10,000.
@@ -106,6 +109,7 @@ func (o Options) withDefaults() (Options, error) {
 	count("MaxBytes", &o.MaxBytes, 16<<20)
 	count("MaxIdleStreams", &o.MaxIdleStreams, 16<<10)
 	count("CachedStates", &o.CachedStates, 10_000)
+	count("MaxSubmitted", &o.MaxSubmitted, 1<<16)
 	count("StreamMailbox", &o.StreamMailbox, 64)
 	if most := 1 << 16; o.StreamMailbox > most {
 		errs = append(errs, invalid("open", "Options.StreamMailbox", o.StreamMailbox, fmt.Sprintf("at most %d", most)))

@@ -562,7 +562,7 @@ func TestHandlerRefusesAnotherPayload(t *testing.T) {
 
 func TestOpenRefuses(t *testing.T) {
 	e, err := engine.Open(engine.Options{
-		MaxEvents: -1, MaxBytes: -2, MaxIdleStreams: -3, StreamMailbox: -4,
+		MaxEvents: -1, MaxBytes: -2, MaxIdleStreams: -3, StreamMailbox: -4, MaxSubmitted: -5,
 		IdleAfter: -time.Second, SlowCall: -2 * time.Second, StallAfter: -3 * time.Second, CloseTimeout: -4 * time.Second,
 	})
 	if err == nil || e != nil {
@@ -572,6 +572,7 @@ func TestOpenRefuses(t *testing.T) {
 		`engine: open: Options.MaxEvents is -1, want 0 for the default, or more`,
 		`engine: open: Options.MaxBytes is -2, want 0 for the default, or more`,
 		`engine: open: Options.MaxIdleStreams is -3, want 0 for the default, or more`,
+		`engine: open: Options.MaxSubmitted is -5, want 0 for the default, or more`,
 		`engine: open: Options.StreamMailbox is -4, want 0 for the default, or more`,
 		`engine: open: Options.IdleAfter is -1s, want 0 for the default, or more`,
 		`engine: open: Options.SlowCall is -2s, want 0 for the default, or more`,

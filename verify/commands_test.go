@@ -41,10 +41,10 @@ func accountName(i int) string { return fmt.Sprintf("account-%d", i) }
 
 // order is one operation of a history of commands.
 type order struct {
-	kind     string // execute, transfer, claim, load
+	kind     string // execute, submit, transfer, claim, load
 	from, to int
 	n        int
-	version  engine.Version  // transfer: at which from is believed to be
+	version  engine.Version  // transfer, submit: at which from is believed to be
 	after    engine.Position // claim: no event of to was stored since
 }
 
@@ -87,6 +87,10 @@ func booksModel() porcupine.Model {
 					b.add(in.from, in.n, false)
 					b.tagged[0] = b.head
 				}
+			case "submit":
+				if may = b.version[in.from] == in.version; may {
+					b.add(in.from, in.n, true)
+				}
 			case "transfer":
 				if may = b.version[in.from] == in.version; may {
 					b.add(in.from, -in.n, true)
@@ -114,9 +118,27 @@ func booksModel() porcupine.Model {
 	}
 }
 
-// carryOut does what an order says.
+// carryOut does what an order says. A submit lasts until its outcome is known; meanwhile it may
+// have been waited for in vain.
 func carryOut(ctx context.Context, e *engine.Engine, o order) (done, error) {
 	switch o.kind {
+	case "submit":
+		p, err := e.Submit(ctx, accountName(o.from), engine.Exactly(o.version), payment(o.from, o.n))
+		if err != nil {
+			return done{}, err
+		}
+		if o.n%2 == 0 {
+			short, cancel := context.WithCancel(ctx)
+			cancel()
+			if _, err := p.Wait(short); errors.Is(err, engine.ErrOutcomeUnknown) {
+				return done{}, err
+			}
+		}
+		res, err := p.Wait(ctx)
+		if _, conflict := errors.AsType[*engine.VersionConflictError](err); conflict {
+			return done{}, nil
+		}
+		return done{ok: true, version: res.Last, position: res.Position}, err
 	case "execute":
 		res, err := engine.Execute(ctx, e, account, accountName(o.from), o.n)
 		if err == errBroke {
@@ -150,7 +172,7 @@ func recordCommands(t *testing.T, rng *rand.Rand, backend engine.Backend) (ops [
 	t.Helper()
 	ctx, end := bounded(t)
 	defer end()
-	e := open(t, engine.Options{Backend: backend, StreamMailbox: 1 + rng.IntN(3), CachedStates: []int{1, 100}[rng.IntN(2)]})
+	e := open(t, engine.Options{Backend: backend, StreamMailbox: 1 + rng.IntN(3), MaxSubmitted: 1 + rng.IntN(4), CachedStates: []int{1, 100}[rng.IntN(2)]})
 	if err := engine.Register[paid](e, "paid"); err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +186,7 @@ func recordCommands(t *testing.T, rng *rand.Rand, backend engine.Backend) (ops [
 			var seen done
 			var versions [accounts]engine.Version
 			for range each {
-				o := order{kind: []string{"execute", "execute", "transfer", "claim", "load"}[rng.IntN(5)], from: rng.IntN(accounts), n: rng.IntN(9) - 3}
+				o := order{kind: []string{"execute", "submit", "submit", "transfer", "claim", "load"}[rng.IntN(6)], from: rng.IntN(accounts), n: rng.IntN(9) - 3}
 				o.to = (o.from + 1 + rng.IntN(accounts-1)) % accounts
 				o.version, o.after = versions[o.from], seen.position
 				call := time.Since(began)
@@ -191,7 +213,7 @@ func recordCommands(t *testing.T, rng *rand.Rand, backend engine.Backend) (ops [
 	return ops
 }
 
-// TestCommandsAreLinearizable: commands, transactions and conditions on tags, of many callers at
+// TestCommandsAreLinearizable: commands, submitted appends, transactions and conditions on tags, of many callers at
 // once, come to the same as one after the other, in the order of the log.
 func TestCommandsAreLinearizable(t *testing.T) {
 	refused := 0

@@ -64,7 +64,7 @@ func (o *owner) Close() error {
 
 var hop = Entry{
 	Name: "channel hop", Kind: Limit,
-	Can:  Deliver | Concurrent | Apart,
+	Can:  Deliver | Concurrent | Apart | Submits,
 	Note: "one send an event and handler, no reply; stores nothing",
 	Open: func(c Config) (Bus, error) { return newHops(c), nil },
 }
@@ -99,6 +99,11 @@ func (h *hops) Append(_ int, events []Event) error {
 	}
 	return nil
 }
+
+// Submit is Append: there is no reply that could be awaited.
+func (h *hops) Submit(stream int, events []Event) error { return h.Append(stream, events) }
+
+func (h *hops) Flush() error { return nil }
 
 func (h *hops) Close() error {
 	for _, ch := range h.chans {

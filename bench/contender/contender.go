@@ -64,6 +64,58 @@ type Producer interface {
 	Append(stream int, events []Event) error
 }
 
+// Submitter is a Producer that need not wait for one append before the next.
+type Submitter interface {
+	Producer
+	// Submit is Append that may return before it is done. At most Ahead are under way: then it first
+	// waits for the oldest. The slice itself may be used again. An error may be that of an earlier one.
+	Submit(stream int, events []Event) error
+	// Flush waits for all that are under way.
+	Flush() error
+}
+
+// Ahead is how many appends a Submitter may have under way.
+const Ahead = 1024
+
+// Window is what a Submitter has under way, in order.
+type Window[P any] struct {
+	Await func(P) error // waits for the end of one
+	ring  [Ahead]P
+	first int
+	n     int
+}
+
+// Room waits until there is room for another.
+func (w *Window[P]) Room() error {
+	if w.n < Ahead {
+		return nil
+	}
+	return w.oldest()
+}
+
+// Add adds the newest, for which there is room.
+func (w *Window[P]) Add(p P) {
+	w.ring[(w.first+w.n)%Ahead] = p
+	w.n++
+}
+
+// Flush waits for all.
+func (w *Window[P]) Flush() error {
+	for w.n > 0 {
+		if err := w.oldest(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *Window[P]) oldest() error {
+	p := w.ring[w.first]
+	w.ring[w.first] = *new(P)
+	w.first, w.n = (w.first+1)%Ahead, w.n-1
+	return w.Await(p)
+}
+
 // Bus calls handlers.
 type Bus interface {
 	Producer() Producer
@@ -100,6 +152,7 @@ const (
 	Durable                        // an append that returned is on disk
 	Apart                          // a slow handler has a queue or a place of its own
 	Grows                          // takes part in the works that show how cost grows
+	Submits                        // its producers are Submitters
 )
 
 // Entry is a contender as the benchmark knows it.

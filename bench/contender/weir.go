@@ -2,6 +2,7 @@ package contender
 
 import (
 	"context"
+	"slices"
 
 	"github.com/weirstore/weir/engine"
 	"github.com/weirstore/weir/engine/filestore"
@@ -12,13 +13,13 @@ const eventType = "Event"
 
 var weirMemory = Entry{
 	Name: "weir", Kind: Weir,
-	Can:  Deliver | Keep | Concurrent | Apart | Grows,
+	Can:  Deliver | Keep | Concurrent | Apart | Grows | Submits,
 	Open: func(c Config) (Bus, error) { return openWeir(c, nil, false) },
 }
 
 var weirFile = Entry{
 	Name: "weir filestore", Kind: Weir,
-	Can:  Keep | Concurrent | Durable,
+	Can:  Keep | Concurrent | Durable | Submits,
 	Note: "keeps a stream index, checks versions",
 	Open: func(c Config) (Bus, error) {
 		store, err := filestore.Open(c.Dir, filestore.Options{Logger: quiet})
@@ -68,17 +69,46 @@ func weirEvent(ev engine.Event) Event {
 	return *ev.Data.(*Event)
 }
 
-func (w *weir) Producer() Producer { return &weirProducer{weir: w} }
+func (w *weir) Producer() Producer {
+	return &weirProducer{weir: w, window: Window[*engine.Pending]{Await: func(p *engine.Pending) error {
+		_, err := p.Wait(context.Background())
+		return err
+	}}}
+}
 
 type weirProducer struct {
 	*weir
 	events []engine.NewEvent
 	buf    []byte
+	window Window[*engine.Pending]
 }
 
 func (p *weirProducer) Append(stream int, events []Event) error {
+	p.encode(events)
+	_, err := p.eng.Append(context.Background(), p.streams[stream], engine.Any, p.events...)
+	return err
+}
+
+func (p *weirProducer) Submit(stream int, events []Event) error {
+	if err := p.window.Room(); err != nil {
+		return err
+	}
+	p.buf = nil // the one before may not be stored yet
+	p.encode(events)
+	pending, err := p.eng.Submit(context.Background(), p.streams[stream], engine.Any, p.events...)
+	if err != nil {
+		return err
+	}
+	p.window.Add(pending)
+	return nil
+}
+
+func (p *weirProducer) Flush() error { return p.window.Flush() }
+
+// encode puts events into p.events.
+func (p *weirProducer) encode(events []Event) {
 	p.events = p.events[:0]
-	p.buf = p.buf[:0]
+	p.buf = slices.Grow(p.buf[:0], p.size*len(events))
 	for i := range events {
 		ev := engine.NewEvent{Type: eventType, Data: &events[i]}
 		if p.size > 0 {
@@ -88,8 +118,6 @@ func (p *weirProducer) Append(stream int, events []Event) error {
 		}
 		p.events = append(p.events, ev)
 	}
-	_, err := p.eng.Append(context.Background(), p.streams[stream], engine.Any, p.events...)
-	return err
 }
 
 func (w *weir) Read(fn func(Event)) error {

@@ -49,9 +49,6 @@ func Run(ctx context.Context, o Options) ([]work.Result, error) {
 	var results []work.Result
 	for round := range o.Rounds {
 		for _, w := range o.Works {
-			if w.Missing != "" {
-				continue
-			}
 			fit := fitting(o.Contenders, w)
 			for i := range fit {
 				e := fit[(i+round)%len(fit)] // each is first, and last, in some round

@@ -90,11 +90,10 @@ func TestRun(t *testing.T) {
 			e, _ := contender.Find(entries(), tc.contender)
 			scale := work.Scale{Factor: 0.001}
 			w, _ := work.Find("append", scale)
-			missing, _ := work.Find("submit", scale)
 			dir := t.TempDir()
 			var progress bytes.Buffer
 			results, err := driver.Run(t.Context(), driver.Options{
-				Works: []work.Work{missing, w}, Scale: scale, Contenders: []contender.Entry{e}, Rounds: 1,
+				Works: []work.Work{w}, Scale: scale, Contenders: []contender.Entry{e}, Rounds: 1,
 				Timeout: tc.timeout, Dir: dir, Progress: &progress, Command: command,
 			})
 			if err != nil || len(results) != 1 {

@@ -14,7 +14,7 @@ import (
 
 var jetStreamMemory = contender.Entry{
 	Name: "JetStream memory", Kind: contender.Peer,
-	Can:   contender.Deliver | contender.Keep | contender.Concurrent | contender.Apart,
+	Can:   contender.Deliver | contender.Keep | contender.Concurrent | contender.Apart | contender.Submits,
 	Note:  "server in the same process; 100 events an append are not atomic",
 	Share: 0.1,
 	Open:  func(c contender.Config) (contender.Bus, error) { return openJetStream(c, jetstream.MemoryStorage) },
@@ -22,7 +22,7 @@ var jetStreamMemory = contender.Entry{
 
 var jetStreamFile = contender.Entry{
 	Name: "JetStream file", Kind: contender.Logs,
-	Can:   contender.Keep | contender.Concurrent | contender.Durable,
+	Can:   contender.Keep | contender.Concurrent | contender.Durable | contender.Submits,
 	Note:  "server in the same process, sync always",
 	Share: 0.1,
 	Open:  func(c contender.Config) (contender.Bus, error) { return openJetStream(c, jetstream.FileStorage) },
@@ -97,7 +97,39 @@ func (j *jetStream) connect(storage jetstream.StorageType) (err error) {
 	return nil
 }
 
-func (j *jetStream) Producer() contender.Producer { return j }
+func (j *jetStream) Producer() contender.Producer {
+	return &jetStreamProducer{j, contender.Window[jetstream.PubAckFuture]{Await: acknowledged}}
+}
+
+func acknowledged(f jetstream.PubAckFuture) error {
+	select {
+	case <-f.Ok():
+		return nil
+	case err := <-f.Err():
+		return err
+	}
+}
+
+type jetStreamProducer struct {
+	*jetStream
+	window contender.Window[jetstream.PubAckFuture]
+}
+
+func (p *jetStreamProducer) Submit(stream int, events []contender.Event) error {
+	for _, ev := range events {
+		if err := p.window.Room(); err != nil {
+			return err
+		}
+		future, err := p.js.PublishAsync("events."+p.Config.Streams[stream], ev.AppendTo(nil, p.Config.Size))
+		if err != nil {
+			return err
+		}
+		p.window.Add(future)
+	}
+	return nil
+}
+
+func (p *jetStreamProducer) Flush() error { return p.window.Flush() }
 
 func (j *jetStream) Append(stream int, events []contender.Event) error {
 	subject := "events." + j.Config.Streams[stream]
@@ -113,9 +145,7 @@ func (j *jetStream) Append(stream int, events []contender.Event) error {
 		}
 	}
 	for _, f := range futures {
-		select {
-		case <-f.Ok():
-		case err := <-f.Err():
+		if err := acknowledged(f); err != nil {
 			return err
 		}
 	}

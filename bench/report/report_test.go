@@ -21,7 +21,6 @@ var (
 	works = []work.Work{
 		{Name: "append", Title: "one producer", Limit: "channel"},
 		{Name: "slow", Title: "one slow handler", Against: "append"},
-		{Name: "submit", Title: "submitted", Missing: "not there"},
 		{Name: "events-10", Title: "growth: 10 events", Limit: "channel", Growth: "events", X: 10},
 		{Name: "events-100", Title: "growth: 100 events", Limit: "channel", Growth: "events", X: 100},
 	}
@@ -88,7 +87,6 @@ func TestMarkdown(t *testing.T) {
 		"| × of channel |", "| × of its own append |",
 		"| weir | weir | 2.00M | 300k to 3.00M | 3.00 | 1.50 µs | 2.50 ms | 3.00 ms | 2.00 | 80.2 |  |  |",
 		`| peer | store | **failed** | | | | | | | | | 1 of 3 rounds: handler 1: 4 of 5 events; a \| b |`,
-		"## submitted\n\nNot measured: not there.\n",
 		"## Not measured\n\nothers\n",
 	} {
 		if !strings.Contains(text, want) {

@@ -39,10 +39,6 @@ func Markdown(out io.Writer, h Head, tables []Table) error {
 func writeTable(b *strings.Builder, t Table) {
 	w := t.Work
 	fmt.Fprintf(b, "\n## %s\n\n", w.Title)
-	if w.Missing != "" {
-		fmt.Fprintf(b, "Not measured: %s.\n", w.Missing)
-		return
-	}
 	compared := "of " + w.Limit
 	if w.Against != "" {
 		compared = "of its own " + w.Against

@@ -38,7 +38,7 @@ func (r Result) Rate() float64 { return float64(r.Events) / r.Seconds }
 // Run runs a work with a contender in a directory, which is left empty. It gives up when ctx
 // ends; then goroutines may be left, and the process should end.
 func Run(ctx context.Context, w Work, e contender.Entry, dir string) (Result, error) {
-	if !e.Fits(w.Needs) || w.Missing != "" {
+	if !e.Fits(w.Needs) {
 		return Result{}, fmt.Errorf("work: %s cannot do %s", e.Name, w.Name)
 	}
 	r := &run{ctx: ctx, work: w, entry: e, latency: newHistogram()}
@@ -210,10 +210,18 @@ func (r *run) produce(producer contender.Producer, p *part, latency *hdrhistogra
 	if r.work.Needs&contender.Durable != 0 || r.work.Batch > 1 {
 		every = 1
 	}
+	put, flush := producer.Append, func() error { return nil }
+	if r.work.Submit {
+		s, ok := producer.(contender.Submitter)
+		if !ok {
+			return fmt.Errorf("work: %s cannot submit", r.entry.Name)
+		}
+		put, flush = s.Submit, s.Flush
+	}
 	for i, stream := range p.streams {
 		events := p.events[i*r.work.Batch : (i+1)*r.work.Batch]
 		if i%every != 0 {
-			if err := producer.Append(int(stream), events); err != nil {
+			if err := put(int(stream), events); err != nil {
 				return err
 			}
 			continue
@@ -222,14 +230,14 @@ func (r *run) produce(producer contender.Producer, p *part, latency *hdrhistogra
 			return fmt.Errorf("append %d of %d: time was up", i+1, len(p.streams))
 		}
 		began := time.Now()
-		if err := producer.Append(int(stream), events); err != nil {
+		if err := put(int(stream), events); err != nil {
 			return err
 		}
 		if err := latency.RecordValue(max(1, int64(time.Since(began)))); err != nil {
 			return err
 		}
 	}
-	return nil
+	return flush()
 }
 
 // readAll stores the events, and then reads them, alone or beside a producer.

@@ -35,10 +35,11 @@ type Work struct {
 	// Least makes short works run again, with a contender opened anew, until so many events are done.
 	Least int
 
+	// Submit makes producers submit, with up to contender.Ahead appends under way.
+	Submit bool
+
 	Growth string  // the name of the series that this work is a point of
 	X      float64 // where on it
-	// Missing says why nothing can be measured yet.
-	Missing string
 }
 
 // Reading says what of a work is reading.
@@ -69,7 +70,7 @@ func All(s Scale) []Work {
 		{Name: "producers-10k", Title: "64 producers, 10,000 streams, 1 handler", Needs: many, Limit: "channel round trip", Events: 500_000, Producers: 64, Streams: 10_000, Handlers: 1},
 		{Name: "producers-1", Title: "64 producers, one stream, 1 handler", Needs: many, Limit: "channel round trip", Events: 500_000, Producers: 64, Handlers: 1},
 		{Name: "batch-100", Title: "1 producer, 100 events an append, 1 handler", Needs: memory, Limit: "chunked slice", Events: 2_000_000, Batch: 100, Handlers: 1},
-		{Name: "submit", Title: "1 producer, submitted now and awaited later, 1 handler", Missing: "Weir has no Submit yet"},
+		{Name: "submit", Title: "1 producer, submitted now and awaited later (1,024 under way), 1 handler", Needs: memory | contender.Submits, Limit: "channel hop", Events: 500_000, Handlers: 1, Submit: true},
 		{Name: "handlers-7", Title: "1 producer, 7 handlers", Needs: memory, Limit: "channel hop", Events: 200_000, Handlers: 7},
 		{Name: "handlers-8", Title: "1 producer, 8 handlers", Needs: memory, Limit: "channel hop", Events: 200_000, Handlers: 8},
 		{Name: "slow-1-of-8", Title: "1 producer, 8 handlers of which one takes 100 µs an event: the other seven", Needs: memory | contender.Apart, Against: "handlers-7", Events: 20_000, Handlers: 8, Slow: 100 * time.Microsecond, Least: 100_000},
@@ -77,6 +78,7 @@ func All(s Scale) []Work {
 		{Name: "read-beside", Title: "reading 1M events while one producer appends", Needs: contender.Deliver | contender.Keep | contender.Concurrent, Limit: "mutex + slice", Events: 1_000_000, Streams: 10, Read: ReadBeside},
 		{Name: "durable-1", Title: "1 producer, each append on disk, 200 bytes", Needs: durable, Limit: "file + fdatasync", Events: 2_000, Size: 200},
 		{Name: "durable-64", Title: "64 producers, each append on disk, 200 bytes", Needs: durable, Limit: "file + fdatasync", Events: 64_000, Producers: 64, Streams: 64, Size: 200, Warm: 20_000},
+		{Name: "durable-submit", Title: "1 producer, submitted now and awaited on disk later (1,024 under way), 200 bytes: beside 64 producers", Needs: durable | contender.Submits, Against: "durable-64", Events: 64_000, Size: 200, Warm: 20_000, Submit: true},
 	}
 	works = append(works, growth(s.Full)...)
 	for i := range works {
@@ -122,9 +124,6 @@ func power(e int) int { return int(math.Round(math.Pow10(e))) }
 func (w *Work) fill(factor float64) {
 	w.Producers, w.Streams, w.Batch = max(1, w.Producers), max(1, w.Streams), max(1, w.Batch)
 	w.Size = max(16, w.Size)
-	if w.Missing != "" {
-		return
-	}
 	if factor != 1 {
 		w.Events = int(float64(w.Events) * factor)
 		w.Least = int(float64(w.Least) * factor)
