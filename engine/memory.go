@@ -14,7 +14,7 @@ import (
 // readers take no lock. A stream's index holds positions, and a payload is the
 // caller's own value, neither copied nor encoded.
 type Memory struct {
-	streams *shards[*memStream]
+	streams *shards[memStream]
 	types   *typeTable
 	head    atomic.Uint64
 	closed  atomic.Bool
@@ -43,7 +43,7 @@ type Memory struct {
 // NewMemory returns an empty memory backend.
 func NewMemory() *Memory {
 	m := &Memory{
-		streams:     newShards[*memStream](),
+		streams:     newShards(func(s *memStream) string { return s.name }),
 		types:       newTypeTable(),
 		checkpoints: make(map[string]Position),
 		parked:      make(map[string][]ParkedRecord),
