@@ -28,7 +28,7 @@ type Engine struct {
 	dispatcher  *dispatch.Dispatcher[Event]
 	checkpoints *checkpoints
 
-	streams   *shards[*stream]
+	streams   *shards[stream]
 	folds     *folds
 	snapshots *snapshots
 	deciding  atomic.Int64 // calls of Decide that have not returned
@@ -71,7 +71,7 @@ func Open(opts Options) (*Engine, error) {
 		types:   newTypeRegistry(opts.Backend),
 		codecs:  codecs,
 		group:   actor.NewGroup(),
-		streams: newShards[*stream](),
+		streams: newShards((*stream).name),
 		folds:   newFolds(opts.CachedStates),
 		gate:    gate{zero: make(chan struct{}, 1)},
 		closing: make(chan struct{}),

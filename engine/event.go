@@ -125,8 +125,10 @@ func (m *Metadata) empty() bool {
 
 func (m *Metadata) size() int {
 	n := len(m.CorrelationID) + len(m.CausationID)
-	for k, v := range m.Extra {
-		n += len(k) + len(v)
+	if len(m.Extra) > 0 { // to begin a range over no map costs 5 ns
+		for k, v := range m.Extra {
+			n += len(k) + len(v)
+		}
 	}
 	return n
 }

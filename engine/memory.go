@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,24 +10,26 @@ import (
 // Memory is the backend that keeps the log in memory, and the default. It is promptly
 // consistent and never fails; what it holds is gone with the process.
 //
-// The log is a list of segments, fixed arrays of records that never move, behind one
-// atomic head: readers take no lock. A stream's index holds positions, and a payload is the
+// The log is a list of segments, fixed arrays that never move, behind one atomic head:
+// readers take no lock. A stream's index holds positions, and a payload is the
 // caller's own value, neither copied nor encoded.
 type Memory struct {
-	streams *shards[*memStream]
+	streams *shards[memStream]
 	types   *typeTable
 	head    atomic.Uint64
 	closed  atomic.Bool
 	// segments is replaced, never changed, when a segment is added, or Compact lets go of
-	// some: those are nil, or copies without the records that were removed. Those at or before
+	// some: those are nil, or copies without the events that were removed. Those at or before
 	// head/segmentSize are complete.
 	segments atomic.Pointer[[]*segment]
+	numbered atomic.Pointer[memStreams] // the streams that have had an event
 	// holes says that events were removed: Types then looks at each event's stream. It is set
 	// before the first event goes. A reader loads segments first: what has holes says so.
 	holes atomic.Bool
 
 	mu         sync.Mutex // held for a commit: pure memory work
 	clock      clock
+	lastNumber uint32        // of a stream. Guarded by mu
 	compacting chan struct{} // cap 1: a token for who compacts
 	// tags has the positions of the events with a tag, ascending. Guarded by mu; what is in
 	// a list never changes.
@@ -40,32 +41,10 @@ type Memory struct {
 	snapshots   map[*memStream]map[string]Snapshot // by name; most streams have none
 }
 
-// segmentSize is the number of records in a segment: 56 KiB, so that a small store
-// stays small and a large one adds a segment once in a thousand events.
-const segmentSize = 1024
-
-type segment [segmentSize]record
-
-// record is a stored event: 56 bytes beyond its payload. Its position is its place.
-type record struct {
-	stream  *memStream
-	data    any
-	extra   *extra // nil for most
-	time    int64  // Unix ns
-	version Version
-	typ     TypeID
-}
-
-// extra is what few events have.
-type extra struct {
-	id   string
-	meta Metadata
-}
-
 // NewMemory returns an empty memory backend.
 func NewMemory() *Memory {
 	m := &Memory{
-		streams:     newShards[*memStream](),
+		streams:     newShards(func(s *memStream) string { return s.name }),
 		types:       newTypeTable(),
 		checkpoints: make(map[string]Position),
 		parked:      make(map[string][]ParkedRecord),
@@ -74,6 +53,7 @@ func NewMemory() *Memory {
 		tags:        make(map[string][]Position),
 	}
 	m.segments.Store(new([]*segment))
+	m.numbered.Store(new(memStreams))
 	return m
 }
 
@@ -175,11 +155,13 @@ func (m *Memory) commitLocked(writes []*Write) error {
 	for _, w := range writes {
 		s := w.Stream.Ref.(*memStream)
 		w.Position, w.Time, w.Durability = pos+1, time.Unix(0, now).UTC(), Volatile
+		m.numberLocked(s)
 		s.mu.Lock()
 		for i := range w.Events {
 			pos++
 			version := w.After + 1 + Version(i)
-			m.place(pos).set(s, version, now, &w.Events[i])
+			seg, at := m.placeLocked(pos)
+			seg.set(at, fact{now, version, s.number, w.Events[i].TypeID}, &w.Events[i])
 			s.index.add(pos)
 			if id := w.Events[i].ID; id != "" {
 				if s.ids == nil {
@@ -200,43 +182,16 @@ func (m *Memory) commitLocked(writes []*Write) error {
 	return nil
 }
 
-// place returns the record of a new position. REQUIRES: m.mu.
-func (m *Memory) place(pos Position) *record {
-	i := int((pos - 1) / segmentSize)
+// placeLocked returns the place of a new position. REQUIRES: m.mu.
+func (m *Memory) placeLocked(pos Position) (*segment, int) {
+	s, i := pos.place()
 	segs := *m.segments.Load()
-	if i == len(segs) {
-		grown := append(segs, new(segment)) // a reader's shorter slice is not touched
+	if s == len(segs) {
+		grown := append(segs, newSegment()) // a reader's shorter slice is not touched
 		m.segments.Store(&grown)
 		segs = grown
 	}
-	return &segs[i][(pos-1)%segmentSize]
-}
-
-func (r *record) set(s *memStream, v Version, now int64, ev *Record) {
-	r.stream, r.version, r.time, r.typ, r.data = s, v, now, ev.TypeID, ev.Data
-	if ev.ID != "" || !ev.Meta.empty() {
-		r.extra = &extra{ev.ID, ev.Meta}
-	}
-}
-
-// removed reports whether the record is that of an event that was removed.
-func (r *record) removed() bool {
-	return r.stream == nil || uint64(r.version) < r.stream.cut.Load()
-}
-
-// event builds the event at pos in place.
-func (m *Memory) event(e *Event, pos Position, r *record, names []string) {
-	e.Stream = r.stream.name
-	e.Version = r.version
-	e.Position = pos
-	e.Type = names[r.typ]
-	e.Time = time.Unix(0, r.time).UTC()
-	e.Data = r.data
-	if r.extra != nil {
-		e.ID, e.Meta = r.extra.id, r.extra.meta
-	} else {
-		e.ID, e.Meta = "", Metadata{}
-	}
+	return segs[s], i
 }
 
 // Types implements [Backend].
@@ -246,28 +201,18 @@ func (m *Memory) Types(after Position, dst []TypeID) (int, error) {
 	}
 	n := 0
 	head := m.Head()
-	segs := *m.segments.Load()
+	v := m.view()
 	holes := m.holes.Load()
 	for ; after < head && n < len(dst); n++ {
-		seg := segs[after/segmentSize]
-		if r := (*record)(nil); holes {
-			if seg != nil {
-				r = &seg[after%segmentSize]
-			}
-			if dst[n] = 0; r != nil && !r.removed() {
-				dst[n] = r.typ
-			}
-		} else {
-			dst[n] = seg[after%segmentSize].typ
-		}
 		after++
+		seg, i := v.at(after)
+		if !holes {
+			dst[n] = seg.facts[i].typ
+		} else if dst[n] = 0; seg != nil && !v.removed(&seg.facts[i]) {
+			dst[n] = seg.facts[i].typ
+		}
 	}
 	return n, nil
-}
-
-// matches reports whether the record is there, and the filter wants it.
-func (f *Filter) matches(r *record) bool {
-	return f.Types.Has(r.typ) && !r.removed() && (len(f.Categories) == 0 || slices.Contains(f.Categories, r.stream.name[:r.stream.category]))
 }
 
 // ReadAll implements [Backend].
@@ -276,18 +221,18 @@ func (m *Memory) ReadAll(_ context.Context, q Query, dst []Event) (n int, next P
 		return 0, q.From, err
 	}
 	head := m.Head() // first: the segments and type names of all up to it are there
-	segs, names := *m.segments.Load(), m.types.names()
+	v := m.view()
 	all := q.Filter.Types == nil && len(q.Filter.Categories) == 0 && !m.holes.Load()
 	pos := q.From
 	if q.Backward {
 		for pos = min(pos, head); pos >= max(q.To, 1) && n < len(dst); pos-- {
-			seg := segs[(pos-1)/segmentSize]
+			seg, i := v.at(pos)
 			if seg == nil {
-				pos -= (pos - 1) % segmentSize // to its first, before which the loop goes on
+				pos -= Position(i) // to its first, before which the loop goes on
 				continue
 			}
-			if r := &seg[(pos-1)%segmentSize]; all || q.Filter.matches(r) {
-				m.event(&dst[n], pos, r, names)
+			if all || v.matches(&q.Filter, &seg.facts[i]) {
+				v.event(&dst[n], pos, seg, i)
 				n++
 			}
 		}
@@ -295,14 +240,14 @@ func (m *Memory) ReadAll(_ context.Context, q Query, dst []Event) (n int, next P
 	}
 	pos = max(pos, 1)
 	for to := min(q.To, head); pos <= to && n < len(dst); {
-		seg := segs[(pos-1)/segmentSize]
+		seg, i := v.at(pos)
 		if seg == nil {
-			pos = min(pos+segmentSize-(pos-1)%segmentSize, to+1)
+			pos = min(pos+segmentSize-Position(i), to+1)
 			continue
 		}
-		for i := (pos - 1) % segmentSize; i < segmentSize && pos <= to && n < len(dst); i++ {
-			if r := &seg[i]; all || q.Filter.matches(r) {
-				m.event(&dst[n], pos, r, names)
+		for ; i < segmentSize && pos <= to && n < len(dst); i++ {
+			if all || v.matches(&q.Filter, &seg.facts[i]) {
+				v.event(&dst[n], pos, seg, i)
 				n++
 			}
 			pos++
@@ -323,7 +268,7 @@ func (m *Memory) ReadStream(_ context.Context, state StreamState, q StreamQuery,
 	// In this order: what is at or after the cut is in the index, and in the segments, that
 	// were read before it.
 	x := s.upTo(m.Head())
-	segs, names := *m.segments.Load(), m.types.names()
+	view := m.view()
 	first := max(Version(min(s.cut.Load(), uint64(x.n)+1)), 1)
 	v := q.From
 	step := Version(1)
@@ -337,8 +282,8 @@ func (m *Memory) ReadStream(_ context.Context, state StreamState, q StreamQuery,
 			break
 		}
 		pos := x.at(v)
-		if r := &segs[(pos-1)/segmentSize][(pos-1)%segmentSize]; q.Filter.matches(r) {
-			m.event(&dst[n], pos, r, names)
+		if seg, i := view.at(pos); view.matches(&q.Filter, &seg.facts[i]) {
+			view.event(&dst[n], pos, seg, i)
 			n++
 		}
 	}

@@ -16,6 +16,7 @@ type memStream struct {
 
 	mu       sync.Mutex // pure memory work
 	category int32      // length of the category, a prefix of name; immutable
+	number   uint32     // 0 until it has an event, then fixed. Guarded by Memory.mu
 	index    index      // guarded by mu
 	freed    Version    // up to here Compact has let go of what was removed. owner: Compact
 }

@@ -13,14 +13,15 @@ func (m *Memory) CommitIf(_ context.Context, writes []*Write, conditions []TagCo
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	v := m.view()
 	for i, c := range conditions {
 		for k := range c.Any {
 			for _, pos := range m.candidatesLocked(&c.Any[k], c.After) {
-				r := m.recordAt(pos)
+				seg, at := v.at(pos)
 				switch {
-				case r == nil || r.removed():
+				case seg == nil || v.removed(&seg.facts[at]):
 					return &ConditionError{Condition: i + 1}
-				case m.wants(&c.Any[k], r):
+				case seg.wanted(at, &c.Any[k]):
 					return &ConditionError{i + 1, pos}
 				}
 			}
@@ -43,17 +44,10 @@ func (m *Memory) candidatesLocked(match *TagMatch, after Position) []Position {
 	return best
 }
 
-// recordAt returns the record of a position at or before the head, nil if Compact has let
-// go of it.
-func (m *Memory) recordAt(pos Position) *record {
-	if seg := (*m.segments.Load())[(pos-1)/segmentSize]; seg != nil {
-		return &seg[(pos-1)%segmentSize]
-	}
-	return nil
-}
-
-func (m *Memory) wants(match *TagMatch, r *record) bool {
-	return r.extra != nil && match.Wants(r.typ, r.extra.meta.Tags())
+// wanted reports whether an event has the type and the tags of a match.
+func (seg *segment) wanted(i int, match *TagMatch) bool {
+	meta := seg.meta(i)
+	return meta != nil && match.Wants(seg.facts[i].typ, meta.Tags())
 }
 
 // Matching implements [Tagging].
@@ -68,16 +62,16 @@ func (m *Memory) Matching(_ context.Context, matches []TagMatch, after, to Posit
 	}
 	m.mu.Unlock()
 	to = min(to, m.Head()) // after the lists: what they have up to it is readable
-	names := m.types.names()
+	v := m.view()
 	for pos := range ascending(lists) {
 		if pos > to || n == len(dst) {
 			break
 		}
-		r := m.recordAt(pos)
-		if r == nil || r.removed() || !slices.ContainsFunc(matches, func(c TagMatch) bool { return m.wants(&c, r) }) {
+		seg, i := v.at(pos)
+		if seg == nil || v.removed(&seg.facts[i]) || !slices.ContainsFunc(matches, func(c TagMatch) bool { return seg.wanted(i, &c) }) {
 			continue
 		}
-		m.event(&dst[n], pos, r, names)
+		v.event(&dst[n], pos, seg, i)
 		n++
 	}
 	return n, nil

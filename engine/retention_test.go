@@ -481,7 +481,7 @@ func TestCompactFreesMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	done, err := e.Compact(t.Context())
-	if err != nil || done.Freed < 4*56<<10 {
+	if err != nil || done.Freed < 4*40<<10 {
 		t.Errorf("Compact: %+v, %v", done, err)
 	}
 	want := int64(events + events/2)

@@ -2,62 +2,61 @@ package engine
 
 import (
 	"hash/maphash"
-	"maps"
 	"slices"
 	"sync"
 )
 
-// shards is a map from names that many goroutines use at once: 64 maps, each with a
-// lock that is held for the look-up alone. It differs from a sync.Map in that a look-up by
-// string allocates nothing.
-type shards[V any] struct {
+// shards is a map from names that many goroutines use at once: 64 tables, each with a lock
+// that is held for the look-up alone. The values know their names, so a table holds a pointer and
+// half of a hash, 12 bytes a place, where a Go map of names takes 24; and the
+// name is hashed once. Names are never taken out.
+type shards[T any] struct {
 	seed  maphash.Seed
+	named func(*T) string
 	shard [64]struct {
 		sync.RWMutex
-		m map[string]V
+		table nameTable[T]
 	}
 }
 
-func newShards[V any]() *shards[V] {
-	s := &shards[V]{seed: maphash.MakeSeed()}
-	for i := range s.shard {
-		s.shard[i].m = make(map[string]V)
-	}
-	return s
+func newShards[T any](named func(*T) string) *shards[T] {
+	return &shards[T]{seed: maphash.MakeSeed(), named: named}
 }
 
 // get returns the value of name.
-func (s *shards[V]) get(name string) (v V, ok bool) {
-	sh := &s.shard[maphash.String(s.seed, name)%uint64(len(s.shard))]
+func (s *shards[T]) get(name string) (v *T, ok bool) {
+	h := maphash.String(s.seed, name)
+	sh := &s.shard[h%uint64(len(s.shard))]
 	sh.RLock()
-	v, ok = sh.m[name]
+	v = sh.table.get(uint32(h>>32), name, s.named)
 	sh.RUnlock()
-	return v, ok
+	return v, v != nil
 }
 
 // getOrPut returns the value of name, which create makes if there is none. Create runs
 // under the lock: it must be pure memory work.
-func (s *shards[V]) getOrPut(name string, create func(name string) V) V {
+func (s *shards[T]) getOrPut(name string, create func(name string) *T) *T {
 	if v, ok := s.get(name); ok {
 		return v
 	}
-	sh := &s.shard[maphash.String(s.seed, name)%uint64(len(s.shard))]
+	h := maphash.String(s.seed, name)
+	sh := &s.shard[h%uint64(len(s.shard))]
 	sh.Lock()
 	defer sh.Unlock()
-	v, ok := sh.m[name]
-	if !ok {
+	v := sh.table.get(uint32(h>>32), name, s.named)
+	if v == nil {
 		v = create(name)
-		sh.m[name] = v
+		sh.table.put(uint32(h>>32), v)
 	}
 	return v
 }
 
 // len returns how many names there are.
-func (s *shards[V]) len() (n int) {
+func (s *shards[T]) len() (n int) {
 	for i := range s.shard {
 		sh := &s.shard[i]
 		sh.RLock()
-		n += len(sh.m)
+		n += sh.table.n
 		sh.RUnlock()
 	}
 	return n
@@ -65,17 +64,71 @@ func (s *shards[V]) len() (n int) {
 
 // each calls fn with every value, without a lock, until it returns an error. Values that are
 // put meanwhile may be missed.
-func (s *shards[V]) each(fn func(V) error) error {
+func (s *shards[T]) each(fn func(*T) error) error {
 	for i := range s.shard {
 		sh := &s.shard[i]
 		sh.RLock()
-		all := slices.Collect(maps.Values(sh.m))
+		all := slices.Clone(sh.table.values)
 		sh.RUnlock()
 		for _, v := range all {
+			if v == nil {
+				continue
+			}
 			if err := fn(v); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// nameTable is a hash table with open addressing: a value is at the place that its hash says, or at
+// one of the next. At most seven places of eight are taken. It grows by a half, not by two, as memory
+// counts more here than the time of growing.
+type nameTable[T any] struct {
+	hashes []uint32 // those of values
+	values []*T     // nil is free
+	n      int
+}
+
+// place returns where to begin: hashes spread over any number of places.
+func (t *nameTable[T]) place(hash uint32) int {
+	return int(uint64(hash) * uint64(len(t.values)) >> 32)
+}
+
+func (t *nameTable[T]) get(hash uint32, name string, named func(*T) string) *T {
+	if t.n == 0 {
+		return nil
+	}
+	for i := t.place(hash); ; {
+		v := t.values[i]
+		if v == nil || t.hashes[i] == hash && named(v) == name {
+			return v
+		}
+		if i++; i == len(t.values) {
+			i = 0
+		}
+	}
+}
+
+// put adds a value that is not there.
+func (t *nameTable[T]) put(hash uint32, v *T) {
+	if t.n >= len(t.values)/8*7 {
+		old := *t
+		size := max(8, (len(old.values)+len(old.values)/2+7)&^7) // a multiple of 8, and more
+		*t = nameTable[T]{hashes: make([]uint32, size), values: make([]*T, size)}
+		for i, v := range old.values {
+			if v != nil {
+				t.put(old.hashes[i], v)
+			}
+		}
+	}
+	i := t.place(hash)
+	for t.values[i] != nil {
+		if i++; i == len(t.values) {
+			i = 0
+		}
+	}
+	t.hashes[i], t.values[i] = hash, v
+	t.n++
 }

@@ -40,6 +40,10 @@ var batches = sync.Pool{New: func() any { return new(batch) }}
 // Receive implements [actor.Receiver]: it stores as many appends with one commit as it
 // can. What it has answered it sets to nil.
 func (s *stream) Receive(reqs []*request) {
+	if len(reqs) == 1 && reqs[0].op == opAppend { // most often, if the stream is lent: no batch is needed
+		s.appendOne(&reqs[0])
+		return
+	}
 	b := batches.Get().(*batch)
 	var version Version
 	for i, r := range reqs {
@@ -215,7 +219,7 @@ func (s *stream) commit(b *batch) {
 	for _, r := range b.reqs {
 		// Nothing is stored, perhaps because of one of the others: each on its own, then.
 		if conflict || len(b.reqs) > 1 && !errors.Is(err, ErrOutcomeUnknown) {
-			s.retry(r)
+			s.appendOne(r)
 		} else {
 			answer(r, Result{}, opError("append", s.name(), err))
 		}
@@ -238,8 +242,9 @@ func (s *stream) stored(w *Write) Result {
 	return Result{First: w.After + 1, Last: s.state.Version, Position: w.Position + Position(n) - 1, Durability: w.Durability}
 }
 
-// retry decides about an append anew, with the state that the backend has now.
-func (s *stream) retry(r **request) {
+// appendOne decides about one append, with the state that the backend has now, and commits it. It
+// tries again while other writers of a shared backend are faster.
+func (s *stream) appendOne(r **request) {
 	var err error
 	for range retries {
 		if err = s.load(); err != nil {
@@ -249,7 +254,8 @@ func (s *stream) retry(r **request) {
 			return
 		}
 		if err = s.tryCommit((*r).one[:]); err == nil {
-			s.committed([]**request{r})
+			answer(r, s.stored(&(*r).write), nil)
+			s.eng.dispatcher.Notify()
 			return
 		}
 		if _, conflict := errors.AsType[*VersionConflictError](err); !conflict {

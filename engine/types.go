@@ -76,23 +76,23 @@ const payloadRule = "what the bytes stand for: a Payload is made by the engine"
 // named is how a Go type says its own event type. It is asked once, on the zero value.
 type named interface{ EventType() string }
 
-// ofEvent returns the type of an event to be appended.
-func (r *typeRegistry) ofEvent(ev *NewEvent) (*eventType, error) {
-	now := r.now.Load()
+// ofEvent returns the type of an event to be appended. Last is that of the one before it, or nil:
+// events that are appended together are often of one type.
+func (r *typeRegistry) ofEvent(ev *NewEvent, last *eventType) (*eventType, error) {
 	goes := reflect.TypeOf(ev.Data)
 	if goes.Kind() == reflect.Pointer && reflect.ValueOf(ev.Data).IsNil() {
 		return nil, &InvalidError{What: "payload", Value: fmt.Sprintf("a nil %v", goes), Rule: "a value"}
 	}
 	if ev.Type == "" {
-		if t := now.byGo[goes]; t != nil {
-			return t, nil
+		if last != nil && last.goes == goes {
+			return last, nil
 		}
 		return r.ofGo(goes)
 	}
 	if deref(goes) == payloadType {
 		return nil, &InvalidError{What: "payload", Value: goes, Rule: payloadRule}
 	}
-	t := now.byName[ev.Type]
+	t := r.now.Load().byName[ev.Type]
 	if t == nil {
 		if err := checkName("", "type", ev.Type); err != nil {
 			return nil, err
