@@ -468,3 +468,50 @@ func BenchmarkExecute(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkProcess compares a process, which appends one reply for each event and notes that it has, with a
+// handler that appends the reply, which does so twice if it is called twice.
+func BenchmarkProcess(b *testing.B) {
+	for _, instances := range []int{1, 1000} {
+		b.Run(fmt.Sprintf("instances=%d", instances), func(b *testing.B) {
+			load := func(n int, register func(*engine.Engine) error) time.Duration {
+				e := open(b, 0)
+				defer e.Close()
+				if err := register(e); err != nil {
+					b.Fatal(err)
+				}
+				began := time.Now()
+				for i := range n {
+					if _, err := e.Append(b.Context(), "cues-1", engine.Any, engine.New(cue{Key: fmt.Sprint(i % instances), To: "out-1"})); err != nil {
+						b.Fatal(err)
+					}
+				}
+				wait(b, e)
+				return time.Since(began)
+			}
+			p := puppet(nil)
+			p.Evolve = func(s tape, ev engine.Event) tape { return s }
+			p.React = func(_ tape, ev engine.Event) (r engine.Reaction, err error) {
+				r.Append("out-1", engine.New(reply{1}))
+				return r, nil
+			}
+			process := func(n int) time.Duration {
+				return load(n, func(e *engine.Engine) error { return errOf(engine.Manage(e, p)) })
+			}
+			plain := func(n int) time.Duration {
+				return load(n, func(e *engine.Engine) error {
+					return errOf(engine.Handle(e, "plain", func(ctx context.Context, ev engine.Of[cue]) error {
+						_, err := e.Append(ctx, ev.Data.To, engine.Any, engine.New(reply{1}))
+						return err
+					}))
+				})
+			}
+			n := min(max(b.N, 1000), 200_000)
+			b.ResetTimer()
+			took := process(n)
+			b.StopTimer()
+			b.ReportMetric(float64(took)/float64(n), "ns/event")
+			b.ReportMetric(float64(took)/float64(plain(n)), "x-plain-handler")
+		})
+	}
+}

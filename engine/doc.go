@@ -59,6 +59,13 @@
 // of them are as expected, and if no event that a [Condition] looks for was stored since it was decided:
 // events found by their tags ([NewEvent.WithTags], [Engine.Matching]), in whatever streams they are. [Engine.Settle] waits until everything that a result has led to is handled.
 //
+// # Processes
+//
+// A [Process] follows what takes several steps over several streams. [Manage] runs it as a named handler that keeps a
+// state for each instance, and stores what it does about an event, at one moment, together with the note that it has done so. Its
+// timers are events that are appended when they are due. What it notes is in streams whose names begin with "$", as
+// events whose types do: such names are Weir's.
+//
 // # What happens when a handler is slow or fails
 //
 // When its mailbox is full: [Block] (the default), [CatchUp], [Latest] or [Fail]. When its

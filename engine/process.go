@@ -46,8 +46,9 @@ type Process[S any] struct {
 	// Evolve returns the state after one more event that concerns the instance. It may change the
 	// state that it is given and return that one. Required.
 	Evolve func(state S, ev Event) S
-	// React says what is to be done about an event, after Evolve has had it. An error, or a panic,
-	// goes through the handler's failure policy, and nothing of the reaction is stored. Required.
+	// React says what is to be done about an event, after Evolve has had it. It may be asked more than
+	// once, and is listened to once. An error, or a panic, goes through the handler's failure policy, and nothing of
+	// the reaction is stored. Required.
 	React func(state S, ev Event) (Reaction, error)
 }
 
@@ -244,7 +245,7 @@ func (m *manager[S]) handle(ctx context.Context, ev Event) error {
 // react handles an event, unless the instance has done so.
 func (m *manager[S]) react(ctx context.Context, stream string, ev Event) (err error) {
 	inst, kept := m.take(stream)
-	if !kept {
+	if !kept || ev.Stream == stream && ev.Version > inst.at { // a timer of its own
 		if err := m.catchUp(ctx, stream, inst); err != nil {
 			return err
 		}
@@ -307,9 +308,9 @@ func (m *manager[S]) give(stream string, inst *instance[S]) {
 	m.instances[stream] = inst
 }
 
-// catchUp folds what the instance's stream says.
+// catchUp folds what the instance's stream says, from where the instance is on.
 func (m *manager[S]) catchUp(ctx context.Context, stream string, inst *instance[S]) error {
-	for ev, err := range m.e.Read(ctx, stream) {
+	for ev, err := range m.e.Read(ctx, stream, AfterVersion(inst.at)) {
 		if err != nil {
 			return err
 		}

@@ -112,9 +112,7 @@ func (k *timekeeper) note(ev Event, n *note) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if n.Due != "" {
-		if a := k.alarms[alarmKey{ev.Stream, n.Due}]; a != nil && a.by == n.SetBy {
-			k.dropLocked(a)
-		}
+		k.dropLocked(k.alarms[alarmKey{ev.Stream, n.Due}])
 	}
 	for _, name := range n.Cancelled {
 		k.dropLocked(k.alarms[alarmKey{ev.Stream, name}])

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/weirstore/weir/engine"
@@ -18,7 +19,7 @@ type Reaction struct {
 	e *engine.Engine
 }
 
-// Handle begins a test of handlers. It opens an engine in memory, to which setup adds types
+// Handle begins a test of handlers, processes ([engine.Manage]) included. It opens an engine in memory, to which setup adds types
 // and handlers, and closes it when the test ends. When appends events and waits, as [WaitCaughtUp]
 // does; Then compares what handlers have appended because of them.
 //
@@ -69,7 +70,9 @@ func (r *Reaction) When(stream string, events ...any) *Reacted {
 		if err != nil {
 			r.t.Fatalf("weirtest: %v", err)
 		}
-		o.got[ev.Stream] = append(o.got[ev.Stream], stored(ev))
+		if !strings.HasPrefix(ev.Type, "$") { // what a process notes for itself
+			o.got[ev.Stream] = append(o.got[ev.Stream], stored(ev))
+		}
 	}
 	return o
 }
