@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -112,4 +113,195 @@ func TestTimersOfALogThatCannotBeRead(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestTimersThatCannotBe: one that could never be appended is refused when it is set, and does not panic.
+func TestTimersThatCannotBe(t *testing.T) {
+	for what, c := range map[string]struct {
+		at   time.Time
+		opts engine.Options
+		want string
+	}{
+		"year":      {time.Date(12000, 1, 1, 0, 0, 0, 0, time.UTC), engine.Options{}, "year of timer"},
+		"MaxEvents": {time.Now(), engine.Options{MaxEvents: 1}, "Options.MaxEvents"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			onBoth(t, func(t *testing.T, open func() engine.Backend) {
+				c.opts.Backend = open()
+				e := quietEngine(t, c.opts)
+				defer mustClose(t, e)
+				p := puppet(nil)
+				p.Key = func(ev engine.Event) string { return "a" }
+				p.React = func(tape, engine.Event) (r engine.Reaction, err error) {
+					r.At(c.at, "t", engine.New(rung{1}))
+					return r, nil
+				}
+				h, err := engine.Manage(e, p, engine.Retry(0, 0))
+				if err != nil {
+					t.Fatal(err)
+				}
+				res := mustAppend(t, e, "cues-1", engine.New(cue{}))
+				if err := e.Settle(t.Context(), res); err != nil {
+					t.Fatal(err)
+				}
+				parked := h.Parked()
+				if len(parked) != 1 {
+					t.Fatalf("parked: %+v", parked)
+				}
+				if bad, ok := errors.AsType[*engine.InvalidError](parked[0].Err); e.Head() == 1 && c.want == "year of timer" {
+					if len(parked[0].Stack) > 0 {
+						t.Errorf("it has panicked: %v", parked[0].Err)
+					}
+				} else if !ok || bad.What != c.want {
+					t.Errorf("parked with %v", parked[0].Err)
+				}
+			})
+		})
+	}
+}
+
+// counted is a process whose instances set timers, and cancel them when told. It counts what has become due.
+type counted struct {
+	mu   sync.Mutex
+	rung map[string]int // guarded by mu
+}
+
+func (c *counted) process() *engine.Process[int] {
+	return &engine.Process[int]{
+		Name: "counted",
+		Key: func(ev engine.Event) string {
+			c, _ := ev.Data.(cue)
+			return c.Key
+		},
+		Evolve: func(n int, ev engine.Event) int { return n + 1 },
+		React: func(n int, ev engine.Event) (r engine.Reaction, err error) {
+			cue, ok := ev.Data.(cue)
+			switch {
+			case !ok:
+				r.Append("rung-"+ev.Stream, engine.New(reply{ev.Data.(rung).N}))
+			case cue.Cancel != "":
+				r.Cancel(cue.Cancel)
+			default:
+				r.After(cue.After, cue.Timer, engine.New(rung{cue.N}))
+			}
+			return r, nil
+		},
+	}
+}
+
+// judge reads the log: each timer is due once if it was not cancelled, and handled at most once, and every one
+// that was not cancelled is. It returns how many are handled, and how many were set.
+func (c *counted) judge(t *testing.T, e *engine.Engine, cancelled func(n int) bool) (handled, set int) {
+	t.Helper()
+	due, replies := make(map[int]int), make(map[int]int)
+	var asked []int
+	for ev, err := range e.ReadAll(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch data := ev.Data.(type) {
+		case cue:
+			if data.Cancel == "" {
+				asked = append(asked, data.N)
+			}
+		case rung:
+			due[data.N]++
+		case reply:
+			replies[data.N]++
+		}
+	}
+	for _, n := range asked {
+		if due[n] > 1 || replies[n] > due[n] || !cancelled(n) && replies[n] != 1 {
+			t.Errorf("timer %d was due %d times, and handled %d times; cancelled: %v", n, due[n], replies[n], cancelled(n))
+		}
+	}
+	return len(replies), len(asked)
+}
+
+func (c *counted) register(t *testing.T, e *engine.Engine) {
+	t.Helper()
+	if err := errors.Join(engine.Register[cue](e, "cue"), engine.Register[rung](e, "rung"), engine.Register[reply](e, "reply")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestTimersCancelledWhenDue: many instances side by side have timers that are cancelled at the moment at
+// which they are due, while the process comes and goes, on one store after the other.
+func TestTimersCancelledWhenDue(t *testing.T) {
+	onBoth(t, func(t *testing.T, open func() engine.Backend) {
+		var c counted
+		const instances, lives = 30, 3
+		n := 0
+		var e *engine.Engine
+		for life := range lives {
+			e = quietEngine(t, engine.Options{Backend: open()})
+			c.register(t, e)
+			h, err := engine.Manage(e, c.process(), engine.FromStart(), engine.Keyed(4))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var wg sync.WaitGroup
+			for i := range instances {
+				first := n
+				n += 4
+				wg.Go(func() {
+					key := fmt.Sprint(i)
+					for j := range 4 {
+						name := fmt.Sprint("t", life, j)
+						after := time.Duration(j) * time.Millisecond
+						mustAppend(t, e, "cues-"+key, engine.New(cue{Key: key, N: first + j, Timer: name, After: after}))
+						if j%2 == 0 {
+							<-time.After(after)
+							mustAppend(t, e, "cues-"+key, engine.New(cue{Key: key, N: first + j, Cancel: name}))
+						}
+					}
+				})
+			}
+			for range 5 { // it comes and goes meanwhile
+				if err := h.Remove(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if h, err = engine.Manage(e, c.process(), engine.FromStart(), engine.Keyed(4)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			wg.Wait()
+			if life == lives-1 {
+				break
+			}
+			report, err := e.Shutdown(t.Context()) // while timers are being appended
+			if err != nil || len(report.Running) > 0 {
+				t.Fatalf("Shutdown: %v; %v run", err, report.Running)
+			}
+		}
+		untilRest(t, e)
+		handled, set := c.judge(t, e, func(n int) bool { return n%4%2 == 0 })
+		if handled < set/2 || set != instances*lives*4+1 {
+			t.Errorf("%d timers of %d were handled", handled, set)
+		}
+		mustClose(t, e)
+	})
+}
+
+// untilRest waits until every timer that is set is due and handled: one that is set after all others, and due
+// later than each, is the last.
+func untilRest(t *testing.T, e *engine.Engine) {
+	t.Helper()
+	wait := func() {
+		t.Helper()
+		if err := e.Wait(t.Context(), e.Head(), "counted"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wait()
+	mustAppend(t, e, "cues-last", engine.New(cue{Key: "last", N: -1, Timer: "t", After: 200 * time.Millisecond}))
+	for ev, err := range e.ReadAll(t.Context(), engine.Follow(), engine.After(0), engine.Types("reply")) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ev.Data.(reply).N == -1 {
+			break
+		}
+	}
+	wait()
 }
