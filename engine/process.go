@@ -220,8 +220,8 @@ func (m *manager[S]) key(ev Event) string {
 	return m.p.Key(ev)
 }
 
-// maxConflicts bounds how often a reaction is tried again because a timer of the instance has become
-// due meanwhile.
+// maxConflicts bounds how often a reaction is thought out again because something else than a timer has got into
+// the instance's stream meanwhile.
 const maxConflicts = 16
 
 func (m *manager[S]) handle(ctx context.Context, ev Event) error {
@@ -265,7 +265,7 @@ func (m *manager[S]) react(ctx context.Context, stream string, ev Event) (err er
 	if err != nil {
 		return err
 	}
-	tx := Tx{Writes: []TxWrite{{stream, Exactly(inst.at), []NewEvent{note.event(m.e)}}}}
+	tx := Tx{Writes: []TxWrite{{Stream: stream, Events: []NewEvent{note.event(m.e)}}}}
 	for _, w := range r.writes {
 		if strings.HasPrefix(w.Stream, "$") {
 			return invalid("react "+quote(m.p.Name), "stream", w.Stream, `one whose name does not begin with "$"`)
@@ -274,7 +274,7 @@ func (m *manager[S]) react(ctx context.Context, stream string, ev Event) (err er
 			tx.Writes = append(tx.Writes, w)
 		}
 	}
-	res, err := m.e.Commit(ctx, tx)
+	res, err := m.commit(ctx, inst, tx)
 	if err != nil {
 		return err // and the instance, which has evolved, is forgotten
 	}
@@ -282,6 +282,36 @@ func (m *manager[S]) react(ctx context.Context, stream string, ev Event) (err er
 	inst.at = res.Writes[0].Last
 	m.give(stream, inst)
 	return nil
+}
+
+// commit stores a reaction, whose first write is the note, unless the instance has done something else
+// meanwhile. That timers of it have become due is nothing: there are as many conflicts at most as it has timers.
+func (m *manager[S]) commit(ctx context.Context, inst *instance[S], tx Tx) (TxResult, error) {
+	for {
+		note := &tx.Writes[0]
+		note.Expected = Exactly(inst.at)
+		res, err := m.e.Commit(ctx, tx)
+		conflict, ok := errors.AsType[*VersionConflictError](err)
+		if !ok || conflict.Stream != note.Stream || !m.onlyTimers(ctx, note.Stream, inst) {
+			return res, err
+		}
+	}
+}
+
+// onlyTimers reports whether nothing has come to the instance's stream but timers that are due, and brings
+// the instance there.
+func (m *manager[S]) onlyTimers(ctx context.Context, stream string, inst *instance[S]) bool {
+	at := inst.at
+	for ev, err := range m.e.Read(ctx, stream, AfterVersion(at)) {
+		if err != nil {
+			return false
+		}
+		if note, err := noteOf(ev); err != nil || note != nil && note.Due == "" {
+			return false
+		}
+		inst.at = ev.Version
+	}
+	return inst.at > at
 }
 
 // take returns what is known of an instance; kept says that it is more than nothing. Unless it is given

@@ -102,6 +102,12 @@ func (e *Engine) newTimer(stream string, t newTimer) (*timer, error) {
 	if t.ev.ID != "" { // a second timer with it would be a duplicate, and never be due
 		return nil, invalid("", "event ID of timer "+quote(t.name), t.ev.ID, "none")
 	}
+	if year := t.at.UTC().Year(); year < 0 || year > 9999 { // JSON has no others
+		return nil, invalid("", "year of timer "+quote(t.name), year, "0 to 9999")
+	}
+	if e.opts.MaxEvents < 2 {
+		return nil, invalid("", "Options.MaxEvents", e.opts.MaxEvents, "at least 2 for timers: each is appended with a note that it is due")
+	}
 	r := &request{op: opAppend}
 	if err := e.fill(r, stream, []NewEvent{t.ev}); err != nil {
 		return nil, fmt.Errorf("engine: timer %s: %w", quote(t.name), err)

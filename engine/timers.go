@@ -155,8 +155,8 @@ const longest = time.Minute
 func (k *timekeeper) run(gone <-chan struct{}) {
 	defer k.handler.Remove(k.e.ctx)
 	// What the log says of timers is known before any is looked at: most of them were due long ago.
-	if k.handler.h.Wait(k.e.ctx, uint64(k.e.Head())) != nil {
-		return // the engine closes, or the log cannot be read, which is logged
+	if !k.known(gone) {
+		return
 	}
 	timer := time.NewTimer(longest)
 	defer timer.Stop()
@@ -178,6 +178,28 @@ func (k *timekeeper) run(gone <-chan struct{}) {
 			return
 		case <-k.e.ctx.Done():
 			return
+		}
+	}
+}
+
+// known waits until the handler has read what the log says of timers, and returns false if there is
+// nothing to do any more. If the log cannot be read the handler has stopped, which is logged and which
+// Engine.Stats shows, and whoever makes it resume has the timers back, within a minute.
+func (k *timekeeper) known(gone <-chan struct{}) bool {
+	for {
+		err := k.handler.h.Wait(k.e.ctx, uint64(k.e.Head()))
+		if _, stopped := errors.AsType[*StoppedError](err); !stopped {
+			return err == nil
+		}
+		again := time.NewTimer(longest)
+		select {
+		case <-again.C:
+		case <-gone:
+			again.Stop()
+			return false
+		case <-k.e.ctx.Done():
+			again.Stop()
+			return false
 		}
 	}
 }
