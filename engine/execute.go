@@ -103,6 +103,7 @@ func (s *stream) fold(cmd command) (f folded, err error) {
 		}
 	}()
 	defer recovered(&err, "evolve")
+	dropped := e.folds.dropped.Load()
 	f = e.folds.get(s.name(), cmd.decider())
 	if f == nil || f.come().at > s.state.Version {
 		f = cmd.begin()
@@ -136,7 +137,7 @@ func (s *stream) fold(cmd command) (f folded, err error) {
 		}
 		next = after
 	}
-	for _, l := range e.folds.put(s.name(), f) {
+	for _, l := range e.folds.put(s.name(), f, dropped) {
 		if e.snapshots.wants(l.fold) {
 			e.snapshots.evicted(l)
 		}

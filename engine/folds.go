@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"hash/maphash"
 	"sync"
+	"sync/atomic"
 )
 
 // folds keeps the folded states of streams that were given commands, as many as
@@ -12,7 +13,9 @@ import (
 type folds struct {
 	seed  maphash.Seed
 	limit int // of each shard
-	shard [16]foldShard
+	// dropped counts the calls of dropAll: what was read from the backend before one is not kept after it.
+	dropped atomic.Uint64
+	shard   [16]foldShard
 }
 
 type foldShard struct {
@@ -65,13 +68,16 @@ func (f *folds) has(stream string, decider any) bool {
 	return sh.byKey[foldKey{stream, decider}] != nil
 }
 
-// put keeps a fold, and returns those that had to go for it. They belong to the owners of their
+// put keeps a fold, unless dropAll was called since dropped was read, and returns those that had to go for it. They belong to the owners of their
 // streams, of which one may be using its own.
-func (f *folds) put(stream string, fold folded) (evicted []leaver) {
+func (f *folds) put(stream string, fold folded, dropped uint64) (evicted []leaver) {
 	key := foldKey{stream, fold.decider()}
 	sh := f.of(stream)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
+	if f.dropped.Load() != dropped {
+		return nil
+	}
 	if el := sh.byKey[key]; el != nil {
 		el.Value.(*foldEntry).fold = fold
 		sh.order.MoveToFront(el)
@@ -110,6 +116,7 @@ func (f *folds) drop(stream string) {
 
 // dropAll forgets everything.
 func (f *folds) dropAll() {
+	f.dropped.Add(1) // first: what is put from here on, and is older, is refused or dropped
 	for i := range f.shard {
 		f.dropIf(&f.shard[i], func(foldKey) bool { return true })
 	}

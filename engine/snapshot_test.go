@@ -96,8 +96,8 @@ func (c *snapReads) LoadSnapshot(ctx context.Context, s engine.StreamState, name
 	return c.Snapshotting.LoadSnapshot(ctx, s, name)
 }
 
-// counted opens an engine over a backend whose reads are counted.
-func counted(t *testing.T, b engine.Backend, opts engine.Options) (*engine.Engine, *snapReads) {
+// countedReads opens an engine over a backend whose reads are countedReads.
+func countedReads(t *testing.T, b engine.Backend, opts engine.Options) (*engine.Engine, *snapReads) {
 	t.Helper()
 	c := &snapReads{Backend: b, Retention: b.(engine.Retention), Snapshotting: b.(engine.Snapshotting)}
 	opts.Backend = c
@@ -138,7 +138,7 @@ func TestSnapshotsChangeNothing(t *testing.T) {
 		const streams, steps = 40, 1500
 		ctx, rng := t.Context(), rand.New(rand.NewPCG(7, 1))
 		opts := engine.Options{CachedStates: 1, Retention: []engine.RetentionRule{{Category: "b", MaxCount: 7}}}
-		e, c := counted(t, open(), opts)
+		e, c := countedReads(t, open(), opts)
 		policy := engine.SnapshotPolicy{Name: "ledger", Every: 3, Leaving: true}
 		d, plain := keeper(policy), keeper(engine.SnapshotPolicy{Version: policy.Version})
 		plain.Snapshots = engine.SnapshotPolicy{}
@@ -160,7 +160,7 @@ func TestSnapshotsChangeNothing(t *testing.T) {
 				s := e.Stats()
 				saved, failed = saved+s.SnapshotsSaved, failed+s.SnapshotsFailed
 				mustClose(t, e)
-				e, c = counted(t, open(), opts)
+				e, c = countedReads(t, open(), opts)
 			case n < 5:
 				if _, err := e.Compact(ctx); err != nil {
 					t.Fatal(err)
@@ -224,7 +224,7 @@ func TestSnapshotsChangeNothing(t *testing.T) {
 func TestSnapshotsSaveReads(t *testing.T) {
 	snapshotBackends(t, func(t *testing.T, open func() engine.Backend) {
 		ctx := t.Context()
-		e, _ := counted(t, open(), engine.Options{})
+		e, _ := countedReads(t, open(), engine.Options{})
 		every := keeper(engine.SnapshotPolicy{Name: "every", Every: 100})
 		leaving := keeper(engine.SnapshotPolicy{Name: "leaving", Leaving: true})
 		for i := range 1050 {
@@ -240,7 +240,7 @@ func TestSnapshotsSaveReads(t *testing.T) {
 			t.Fatal(err)
 		}
 		mustClose(t, e)
-		e, c := counted(t, open(), engine.Options{})
+		e, c := countedReads(t, open(), engine.Options{})
 		defer mustClose(t, e)
 		for _, d := range []struct {
 			d    *engine.Decider[ledger, int]
@@ -262,7 +262,7 @@ func TestSnapshotsSaveReads(t *testing.T) {
 // TestSnapshotsOfEvicted: what is evicted is saved by its own stream, soon, and while the engine is open.
 func TestSnapshotsOfEvicted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e, c := counted(t, engine.NewMemory(), engine.Options{CachedStates: 1})
+		e, c := countedReads(t, engine.NewMemory(), engine.Options{CachedStates: 1})
 		defer mustClose(t, e)
 		d := keeper(engine.SnapshotPolicy{Name: "l", Leaving: true})
 		const streams, each = 200, 9
@@ -286,7 +286,7 @@ func TestSnapshotsOfEvicted(t *testing.T) {
 	})
 }
 
-// TestSnapshotsThatFail: whatever goes wrong fails no command, is counted, and logged once a stream.
+// TestSnapshotsThatFail: whatever goes wrong fails no command, is countedReads, and logged once a stream.
 func TestSnapshotsThatFail(t *testing.T) {
 	type secret struct{ hidden int } // unexported: JSON leaves it out
 	opaque := &engine.Decider[secret, int]{
@@ -307,7 +307,7 @@ func TestSnapshotsThatFail(t *testing.T) {
 	snapshotBackends(t, func(t *testing.T, open func() engine.Backend) {
 		var log bytes.Buffer
 		ctx := t.Context()
-		e, c := counted(t, open(), engine.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		e, c := countedReads(t, open(), engine.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 		defer mustClose(t, e)
 		kept := keeper(engine.SnapshotPolicy{Name: "kept", Every: 1})
 		c.wrong = func(call, stream string) error {
@@ -355,7 +355,7 @@ func TestSnapshotsThatFail(t *testing.T) {
 
 // TestSnapshotsOfBrokenStates: a state that a panic has left half changed is never stored.
 func TestSnapshotsOfBrokenStates(t *testing.T) {
-	e, _ := counted(t, engine.NewMemory(), engine.Options{CachedStates: 1})
+	e, _ := countedReads(t, engine.NewMemory(), engine.Options{CachedStates: 1})
 	defer mustClose(t, e)
 	d := &engine.Decider[*ledger, string]{
 		Initial:   func() *ledger { return new(ledger) },
@@ -394,7 +394,7 @@ func TestSnapshotsOfBrokenStates(t *testing.T) {
 // TestSnapshotsOfStatesThatBreakLater: a state that is evicted while Decide has it, and panics, is not stored.
 func TestSnapshotsOfStatesThatBreakLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e, _ := counted(t, engine.NewMemory(), engine.Options{CachedStates: 1})
+		e, _ := countedReads(t, engine.NewMemory(), engine.Options{CachedStates: 1})
 		defer mustClose(t, e)
 		ctx, deciding, release := t.Context(), make(chan struct{}), make(chan struct{})
 		d := &engine.Decider[*ledger, bool]{
@@ -438,7 +438,7 @@ func TestSnapshotsOfStatesThatBreakLater(t *testing.T) {
 // TestSnapshotsAndTruncationDuringLoad: a state is that of one moment, whatever comes between the look at
 // the snapshot and the reading of what follows it.
 func TestSnapshotsAndTruncationDuringLoad(t *testing.T) {
-	e, c := counted(t, engine.NewMemory(), engine.Options{})
+	e, c := countedReads(t, engine.NewMemory(), engine.Options{})
 	defer mustClose(t, e)
 	d := keeper(engine.SnapshotPolicy{Name: "l", Every: 5})
 	for i := range 5 {
@@ -584,7 +584,7 @@ func TestSnapshotsWithoutABackend(t *testing.T) {
 func TestSnapshotsConcurrently(t *testing.T) {
 	snapshotBackends(t, func(t *testing.T, open func() engine.Backend) {
 		for round := range 3 {
-			e, _ := counted(t, open(), engine.Options{CachedStates: 1, StreamMailbox: 1, IdleAfter: time.Millisecond})
+			e, _ := countedReads(t, open(), engine.Options{CachedStates: 1, StreamMailbox: 1, IdleAfter: time.Millisecond})
 			d := keeper(engine.SnapshotPolicy{Name: "l", Every: 4, Leaving: true})
 			plain := keeper(engine.SnapshotPolicy{})
 			var all sync.WaitGroup

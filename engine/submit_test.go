@@ -270,8 +270,8 @@ func TestSubmitThatGivesUp(t *testing.T) {
 		var appends sync.WaitGroup
 		for range 2 { // one is being stored, one waits: these are not counted
 			appends.Go(func() { mustAppend(t, e, "full", engine.New(grown{})) })
+			synctest.Wait() // or the owner might take both together
 		}
-		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
 		if p, err := e.Submit(ctx, "full", engine.Any, engine.New(grown{})); !errors.Is(err, context.DeadlineExceeded) || p != nil {

@@ -79,7 +79,7 @@ func (e *Engine) Commit(ctx context.Context, tx Tx) (TxResult, error) {
 	if err := e.checkTx(tx); err != nil {
 		return TxResult{}, err
 	}
-	if len(tx.Writes) == 1 && len(tx.Checks) == 0 && len(tx.Conditions) == 0 {
+	if len(tx.Writes) == 1 && len(tx.Checks) == 0 && len(tx.Conditions) == 0 && !e.caps.Shared {
 		return e.commitOne(ctx, tx.Writes[0])
 	}
 	conditions, err := e.conditions(tx.Conditions)
