@@ -120,6 +120,56 @@ func BenchmarkAppend(b *testing.B) {
 	}
 }
 
+// usualActor is an append as actors are usually written: a reply channel a call, and a
+// select at both ends, so that neither waits for one that is gone.
+func usualActor(n int) time.Duration {
+	type request struct {
+		stream string
+		event  engine.NewEvent
+		reply  chan int
+	}
+	ch, quit := make(chan request), make(chan struct{})
+	defer close(quit)
+	go func() {
+		streams := make(map[string][]engine.NewEvent)
+		for {
+			select {
+			case r := <-ch:
+				streams[r.stream] = append(streams[r.stream], r.event)
+				r.reply <- len(streams[r.stream])
+			case <-quit:
+				return
+			}
+		}
+	}()
+	ctx := context.Background()
+	began := time.Now()
+	for range n {
+		r := request{"s-1", engine.New(boxed), make(chan int, 1)}
+		select {
+		case ch <- r:
+		case <-ctx.Done():
+		}
+		select {
+		case <-r.reply:
+		case <-ctx.Done():
+		}
+	}
+	return time.Since(began)
+}
+
+// BenchmarkAgainstActor: the same append beside the usual actor, of interest under -race.
+func BenchmarkAgainstActor(b *testing.B) {
+	e := open(b, 0)
+	ctx := context.Background()
+	for b.Loop() {
+		if _, err := e.Append(ctx, "s-1", engine.Any, engine.New(boxed)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	report(b, b.N, usualActor, "x-actor")
+}
+
 // BenchmarkProducers: 64 producers, one event an append.
 func BenchmarkProducers(b *testing.B) {
 	for _, streams := range []int{1, 10_000} {

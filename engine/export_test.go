@@ -64,3 +64,22 @@ const (
 	MaxFingerprintValues = maxFingerprintValues
 	MaxFingerprintBytes  = maxFingerprintBytes
 )
+
+// NamesWithOneHash puts names into a table of streams under one and the same hash, and returns those that
+// it does not give back.
+func NamesWithOneHash(names []string, hash uint32) (lost []string) {
+	var t nameTable[string]
+	self := func(s *string) string { return *s }
+	for i := range names {
+		if v := t.get(hash, names[i], self); v != nil {
+			lost = append(lost, names[i]) // found before it was there
+		}
+		t.put(hash, &names[i])
+	}
+	for i := range names {
+		if t.get(hash, names[i], self) != &names[i] {
+			lost = append(lost, names[i])
+		}
+	}
+	return lost
+}

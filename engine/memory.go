@@ -23,6 +23,10 @@ type Memory struct {
 	// head/segmentSize are complete.
 	segments atomic.Pointer[[]*segment]
 	numbered atomic.Pointer[memStreams] // the streams that have had an event
+	// spare is the next segment, made before it is needed and outside mu, for which others wait;
+	// spareMade says that somebody has made it, or is about to.
+	spare     atomic.Pointer[segment]
+	spareMade atomic.Bool
 	// holes says that events were removed: Types then looks at each event's stream. It is set
 	// before the first event goes. A reader loads segments first: what has holes says so.
 	holes atomic.Bool
@@ -134,6 +138,7 @@ func (m *Memory) Commit(_ context.Context, writes []*Write) error {
 	if err := m.check(); err != nil {
 		return err
 	}
+	m.makeSpare()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.commitLocked(writes)
@@ -187,11 +192,24 @@ func (m *Memory) placeLocked(pos Position) (*segment, int) {
 	s, i := pos.place()
 	segs := *m.segments.Load()
 	if s == len(segs) {
-		grown := append(segs, newSegment()) // a reader's shorter slice is not touched
+		seg := m.spare.Swap(nil)
+		if seg == nil {
+			seg = newSegment()
+		}
+		m.spareMade.Store(false)
+		grown := append(segs, seg) // a reader's shorter slice is not touched
 		m.segments.Store(&grown)
 		segs = grown
 	}
 	return segs[s], i
+}
+
+// makeSpare makes the next segment when half of the last is full. REQUIRES: not m.mu.
+func (m *Memory) makeSpare() {
+	if m.head.Load()%segmentSize < segmentSize/2 || m.spareMade.Load() || !m.spareMade.CompareAndSwap(false, true) {
+		return
+	}
+	m.spare.Store(newSegment())
 }
 
 // Types implements [Backend].

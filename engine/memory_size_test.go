@@ -99,3 +99,16 @@ func TestBytesAStream(t *testing.T) {
 	}
 	runtime.KeepAlive(names)
 }
+
+// Names whose hashes are the same, at the end of the table too, are told apart.
+func TestNamesWithOneHash(t *testing.T) {
+	names := make([]string, 100)
+	for i := range names {
+		names[i] = fmt.Sprint(i)
+	}
+	for _, hash := range []uint32{0, 1 << 31, ^uint32(0)} {
+		if lost := engine.NamesWithOneHash(names, hash); lost != nil {
+			t.Errorf("hash %#x: %q", hash, lost)
+		}
+	}
+}
