@@ -3,6 +3,7 @@ package filestore
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -22,6 +23,7 @@ type writer struct {
 	group []*commit // of the write that is being prepared
 	out   []byte    // its records
 	sync  bool      // one of them wants to be on disk
+	last  int       // the number of commits in the group before
 
 	prepared chan *spare // cap 1: the next segment's file, once it is made
 	wanted   bool        // somebody makes it, or it is there
@@ -60,8 +62,31 @@ func (w *writer) run() {
 	}
 }
 
-// gather takes what waits.
+// How often the writer lets others run before it writes, and for how many turns in vain.
+const (
+	maxYields  = 64
+	idleYields = 3
+)
+
+// gather takes what waits. If the group before had several commits, those who were answered just
+// now get a chance to come back, as long as any does: else there would be two crowds, of which one
+// waits while the other is synced, and each sync would serve half of them. With 64 appenders on 2
+// processors this makes groups of 38 commits of groups of 29.
 func (w *writer) gather() {
+	w.drain()
+	for n, idle := 0, 0; w.last > 1 && n < maxYields && idle < idleYields && len(w.out) < maxGroup; n++ {
+		before := len(w.group)
+		runtime.Gosched()
+		if w.drain(); len(w.group) > before {
+			idle = 0
+		} else {
+			idle++
+		}
+	}
+	w.last = len(w.group)
+}
+
+func (w *writer) drain() {
 	for len(w.out) < maxGroup {
 		select {
 		case c := <-w.s.commits:
