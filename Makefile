@@ -8,7 +8,7 @@ MODULES := . $(patsubst %/go.mod,%,$(wildcard */go.mod))
 # Those with packages of their own.
 CODE := $(filter-out tools,$(MODULES))
 # The tests of the file backend that crash, damage and break a simulated disk.
-CRASHES := TestPowerCuts|TestFaults|TestFailedCompaction|TestSmallLogMatrix|TestProcessDeath|TestFailedReads|TestBackupCrashes
+CRASHES := TestPowerCuts|TestFaults|TestFailedCompaction|TestSmallLogMatrix|TestProcessDeath|TestFailedReads|TestBackupCrashes|TestSnapshotsAfterPowerCuts|TestTimersBehindTheBeginning
 TOOL := go tool -modfile=$(CURDIR)/tools/go.mod
 
 help: ## show this list
