@@ -102,6 +102,8 @@ func (c *codecs) encode(v any) (encoding string, b []byte, err error) {
 		return EncodingBytes, append([]byte{}, v...), nil
 	case string:
 		return EncodingText, []byte(v), nil
+	case noteJSON:
+		return EncodingJSON, v, nil
 	case json.RawMessage:
 		if !json.Valid(v) {
 			return "", nil, json.Unmarshal(v, new(json.RawMessage)) // says what is wrong with it

@@ -67,7 +67,8 @@ type newTimer struct {
 	ev    NewEvent
 }
 
-// Append stores events at the end of a stream, whatever its version.
+// Append stores events at the end of a stream, whatever its version. They need no IDs, since a reaction is stored once; with
+// one that the stream has already, the reaction fails.
 func (r *Reaction) Append(stream string, events ...NewEvent) {
 	for i := range r.writes {
 		if w := &r.writes[i]; w.Stream == stream {
@@ -105,11 +106,13 @@ func (r *Reaction) Cancel(timer string) { r.cancel = append(r.cancel, timer) }
 // What is stored of a reaction is stored together with the note that the event was handled, so that
 // each event is reacted to once, however often it is delivered: after a crash, or with [IgnoreCheckpoint]. The
 // note is an event of type "$handled" or "$timers" in the stream "$name-key". Deleting that stream ends the
-// instance for good: later events of its key are passed over, and none of its timers is due. Truncating it
-// would make the process react to old events anew.
+// instance for good: later events of its key are passed over, and none of its timers is due. Truncating it, by a rule of
+// Options.Retention too, would make the process react to old events anew, and forget timers.
 //
 // An instance's state is kept in memory as [Options].CachedStates says, and else folded anew from the events
 // that were handled. It is meant to come to an end: it costs 8 bytes for each of them.
+//
+// Register the types of events, those of timers included, and their upcasters before.
 //
 // A timer is an event that is appended to the stream "$name-key" when it is due, after one of type "$due".
 // It has the correlation and causation of the event that it was set for. Engine.Settle does not wait for timers.

@@ -3,6 +3,7 @@ package engine
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -25,6 +26,18 @@ type note struct {
 	// Of a timer that is due: its name, and the event that it was set for.
 	Due   string   `json:",omitempty"`
 	SetBy Position `json:",omitempty"`
+}
+
+// noteJSON is a note as bytes, on its way to the backend: by its type an append knows it.
+type noteJSON []byte
+
+// isNote reports whether a payload may have a type whose name begins with "$".
+func isNote(data any) bool {
+	switch data.(type) {
+	case *note, noteJSON:
+		return true
+	}
+	return false
 }
 
 // timer is a timer as it is stored: when it is due, and the event that is appended then.
@@ -60,7 +73,7 @@ func (n *note) event(e *Engine) NewEvent {
 	if err != nil {
 		panic(err) // it has nothing in it that JSON does not know
 	}
-	return NewEvent{Type: n.eventType(), Data: json.RawMessage(b)}
+	return NewEvent{Type: n.eventType(), Data: noteJSON(b)}
 }
 
 // noteOf returns the note that an event is, nil if it is none.
@@ -108,12 +121,14 @@ func (e *Engine) newTimer(stream string, t newTimer) (*timer, error) {
 	if e.opts.MaxEvents < 2 {
 		return nil, invalid("", "Options.MaxEvents", e.opts.MaxEvents, "at least 2 for timers: each is appended with a note that it is due")
 	}
+	// As it will be appended, at the greatest position.
+	due := (&note{Due: t.name, SetBy: math.MaxUint64}).event(e)
 	r := &request{op: opAppend}
-	if err := e.fill(r, stream, []NewEvent{t.ev}); err != nil {
+	if err := e.fill(r, stream, []NewEvent{due, markTimer(t.ev, math.MaxUint64, t.name)}); err != nil {
 		return nil, fmt.Errorf("engine: timer %s: %w", quote(t.name), err)
 	}
-	rec := &r.write.Events[0]
-	stored := &timer{Name: t.name, At: t.at.UTC().Round(0), Type: rec.Type, Meta: rec.Meta}
+	rec := &r.write.Events[1]
+	stored := &timer{Name: t.name, At: t.at.UTC().Round(0), Type: rec.Type, Meta: t.ev.Meta}
 	if p, ok := rec.Data.(*Payload); ok {
 		stored.Encoding, stored.Schema, stored.Bytes = p.Encoding, p.Schema, p.Bytes
 	} else {
@@ -132,5 +147,10 @@ func (t *timer) event(e *Engine, by Position) (NewEvent, error) {
 		}
 		ev.Data = stored.Data
 	}
-	return ev.WithExtra(timerKey, fmt.Sprintf("%d %s", by, t.Name)), nil
+	return markTimer(ev, by, t.Name), nil
+}
+
+// markTimer makes an event known as a timer's.
+func markTimer(ev NewEvent, by Position, timer string) NewEvent {
+	return ev.WithExtra(timerKey, fmt.Sprintf("%d %s", by, timer))
 }

@@ -775,3 +775,78 @@ func TestTimerOfUnknownOutcome(t *testing.T) {
 		s.wantTypes("$puppet-a", "$timers", "$due", "rung", "$handled")
 	})
 }
+
+type notable struct{}
+
+func (notable) EventType() string { return "$due" }
+
+// TestNotesCannotBeForged: event types that begin with "$" are a process's.
+func TestNotesCannotBeForged(t *testing.T) {
+	overBackends(t, engine.Options{}, func(t *testing.T, e *engine.Engine) {
+		for what, err := range map[string]error{
+			"Append":    appendErr(e, engine.NewEvent{Type: "$timers", Data: json.RawMessage(`{"Due":"t"}`)}),
+			"EventType": appendErr(e, engine.New(notable{})),
+			"Register":  engine.Register[cue](e, "$handled"),
+		} {
+			if bad, ok := errors.AsType[*engine.InvalidError](err); !ok || !strings.Contains(err.Error(), `does not begin with "$"`) {
+				t.Errorf("%s: %v, %v", what, bad, err)
+			}
+		}
+		if err := errOf(e.Handle("reader", nothingToDo, engine.Types("$due"))); err != nil {
+			t.Errorf("to read them is allowed: %v", err)
+		}
+		if e.Head() != 0 {
+			t.Errorf("%d events", e.Head())
+		}
+	})
+}
+
+func appendErr(e *engine.Engine, ev engine.NewEvent) error {
+	_, err := e.Append(context.Background(), "s-1", engine.Any, ev)
+	return err
+}
+
+// TestTimerTooLargeToBeDue: what could be set but never appended is refused when it is set.
+func TestTimerTooLargeToBeDue(t *testing.T) {
+	overBackends(t, engine.Options{MaxBytes: 1000}, func(t *testing.T, e *engine.Engine) {
+		var size int
+		p := puppet(nil)
+		p.Key = func(ev engine.Event) string { return "k" }
+		p.React = func(_ tape, ev engine.Event) (r engine.Reaction, err error) {
+			if ev.Type == "go" {
+				r.After(0, "t", engine.NewEvent{Type: "raw", Data: make([]byte, size)})
+			}
+			return r, nil
+		}
+		h, err := engine.Manage(e, p, engine.Types("go", "raw"), engine.Retry(0, 0), engine.OnFailure(engine.Skip))
+		if err != nil {
+			t.Fatal(err)
+		}
+		set := 0
+		for size = 300; size < 1000; size += 10 {
+			skipped := h.Stats().Skipped
+			if err := e.Settle(t.Context(), mustAppend(t, e, "s-1", engine.NewEvent{Type: "go", Data: "now"})); err != nil {
+				t.Fatal(err)
+			}
+			if h.Stats().Skipped > skipped {
+				if err := h.Stats().LastError; !isInvalid(err) {
+					t.Errorf("%d bytes: %v", size, err)
+				}
+				continue
+			}
+			set++
+			// It is due: the event comes, in a moment.
+			for ev, err := range e.Read(t.Context(), "$puppet-k", engine.Types("raw"), engine.Follow()) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(ev.Data.([]byte)) == size {
+					break
+				}
+			}
+		}
+		if set == 0 || set == 70 {
+			t.Errorf("%d of 70 sizes can be set", set)
+		}
+	})
+}

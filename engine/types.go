@@ -73,6 +73,9 @@ func checkConcrete(goes reflect.Type) error {
 // payloadRule says why a [Payload] cannot be appended: it would be read back as something else.
 const payloadRule = "what the bytes stand for: a Payload is made by the engine"
 
+// reservedRule keeps what a [Process] notes from being mistaken.
+const reservedRule = `a name that does not begin with "$": those are Weir's`
+
 // named is how a Go type says its own event type. It is asked once, on the zero value.
 type named interface{ EventType() string }
 
@@ -91,6 +94,9 @@ func (r *typeRegistry) ofEvent(ev *NewEvent, last *eventType) (*eventType, error
 	}
 	if deref(goes) == payloadType {
 		return nil, &InvalidError{What: "payload", Value: goes, Rule: payloadRule}
+	}
+	if ev.Type[0] == '$' && !isNote(ev.Data) {
+		return nil, &InvalidError{What: "type", Value: ev.Type, Rule: reservedRule}
 	}
 	t := r.now.Load().byName[ev.Type]
 	if t == nil {
@@ -166,6 +172,8 @@ func (r *typeRegistry) add(name string, goes reflect.Type) (*eventType, error) {
 	old := r.now.Load()
 	t := old.byName[name]
 	switch {
+	case goes != nil && name[0] == '$':
+		return nil, &InvalidError{fmt.Sprintf("event type of Go type %v", goes), "its name", name, reservedRule}
 	case goes != nil && old.byGo[goes] != nil && old.byGo[goes].name != name:
 		return nil, &TypeConflictError{Name: name, OtherName: old.byGo[goes].name, Go: goes}
 	case t != nil && goes != nil && t.goes != nil && t.goes != goes:
