@@ -36,12 +36,20 @@ func (s *Store) nextSize(n int, bytes int64) int64 {
 // zeros is what fills a new segment.
 var zeros [256 << 10]byte
 
+// spareSync is how much of a new segment is written before it is synced: all at once would stand
+// in the way of the log's own syncs. With 64 appenders the slowest commit of a thousand took 5.4 to
+// 6.1 ms instead of 14 to 18 (3 runs each, in turn).
+const spareSync = 1 << 20
+
 // makeSpare makes the next segment's file: it is filled with zeros and synced (fsync), so
 // that later syncs have no metadata to write, which is what makes them quick.
 func (s *Store) makeSpare(size int64) *spare {
 	f, err := create(s.fs, spareName)
 	for off := int64(0); err == nil && off < size; off += int64(len(zeros)) {
 		_, err = f.WriteAt(zeros[:min(int64(len(zeros)), size-off)], off)
+		if done := off + int64(len(zeros)); err == nil && done%spareSync == 0 {
+			err = f.Datasync()
+		}
 	}
 	if err == nil {
 		err = f.Sync()
