@@ -551,3 +551,50 @@ func TestCachedStatesAreBounded(t *testing.T) {
 		t.Errorf("folded %d events, want each stream's all over again: %d", n, streams*6)
 	}
 }
+
+// compactedReads is a Memory that calls a function between a read of a stream and its return.
+type compactedReads struct {
+	*engine.Memory
+	after func()
+}
+
+func (b *compactedReads) ReadStream(ctx context.Context, s engine.StreamState, q engine.StreamQuery, dst []engine.Event) (int, engine.Version, error) {
+	n, next, err := b.Memory.ReadStream(ctx, s, q, dst)
+	if fn := b.after; fn != nil {
+		b.after = nil
+		fn()
+	}
+	return n, next, err
+}
+
+// TestStateThatCompactHasOvertaken: events that were read before rules removed them are not in
+// the state of the next command.
+func TestStateThatCompactHasOvertaken(t *testing.T) {
+	b := &compactedReads{Memory: engine.NewMemory()}
+	e := quietEngine(t, engine.Options{Backend: b, Retention: []engine.RetentionRule{{Category: "a", MaxCount: 2}}})
+	defer mustClose(t, e)
+	for n := range 5 {
+		mustAppend(t, e, "a-1", engine.New(added{n + 1}))
+	}
+	var folded atomic.Int64
+	d := adder(&folded)
+	b.after = func() {
+		if _, err := e.Compact(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}
+	for range 2 { // the first is decided on what was there when it began
+		if _, err := engine.Execute(t.Context(), e, d, "a-1", 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.Decide = func(s sum, n int) ([]engine.NewEvent, error) {
+		if fmt.Sprint(s.seen) != "[4 5 6 7]" {
+			t.Errorf("decided on versions %v, want 4 to 7", s.seen)
+		}
+		return nil, nil
+	}
+	if _, err := engine.Execute(t.Context(), e, d, "a-1", 1); err != nil {
+		t.Fatal(err)
+	}
+}
