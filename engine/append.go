@@ -80,7 +80,7 @@ func (e *Engine) ready(ctx context.Context, r *request, stream string, cause *di
 		return invalid(r.op.String()+" "+quote(stream), "durability", bad.Value, bad.Rule)
 	}
 	r.wish = wish
-	if cause != nil {
+	if cause != nil && r.from.empty() { // else it is known
 		var err error
 		if r.from, err = e.causedBy(ctx, cause); err != nil {
 			return opError(r.op.String(), stream, err)

@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"maps"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -38,7 +39,7 @@ func (e Event) Identity() string {
 	if e.ID != "" {
 		return e.ID
 	}
-	return fmt.Sprintf("%s@%d", e.Stream, e.Version)
+	return e.Stream + "@" + strconv.FormatUint(uint64(e.Version), 10)
 }
 
 // Correlation returns the identity of the event that began the chain which this event

@@ -93,11 +93,11 @@ func (e *Engine) Commit(ctx context.Context, tx Tx) (TxResult, error) {
 	defer e.gate.leave()
 	t := &txn{eng: e, tx: tx, byName: make(map[string]*held), conditions: conditions}
 	defer t.release()
-	size := 0
+	size, from := 0, Metadata{}
 	for _, w := range tx.Writes {
 		h := t.stream(w.Stream)
 		h.req = e.requests.Get().(*request)
-		h.req.op = opHold
+		h.req.op, h.req.from = opHold, from
 		err := e.ready(ctx, h.req, w.Stream, cause, inside, func(r *request) error {
 			r.expected = w.Expected
 			return e.fill(r, w.Stream, w.Events)
@@ -105,6 +105,7 @@ func (e *Engine) Commit(ctx context.Context, tx Tx) (TxResult, error) {
 		if err != nil {
 			return TxResult{}, err
 		}
+		from = h.req.from // all have the same cause
 		if size += h.req.size; size > e.opts.MaxBytes {
 			return TxResult{}, invalid("commit", "size in bytes of all writes", size, fmt.Sprintf("at most %d", e.opts.MaxBytes))
 		}
