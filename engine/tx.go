@@ -209,11 +209,11 @@ func (t *txn) stream(name string) *held {
 // with it. The request is not touched any more.
 func (s *stream) hold(req **request) {
 	h := (*req).held
-	*req = nil
 	if s.eng.caps.Shared {
 		s.forget() // others may have written
 	}
-	h.err = s.load()
+	h.err = s.load() // if the backend ends the goroutine, the request is discarded
+	*req = nil
 	h.ready <- struct{}{}
 	<-h.release
 }
@@ -244,7 +244,10 @@ func (t *txn) hold(ctx context.Context) error {
 		h.sent = true
 		select {
 		case <-h.ready:
-		case <-h.req.answered: // it was discarded: the engine is stopped
+		case <-h.req.answered: // it was discarded: nothing is stored
+			if ended, ok := errors.AsType[*actor.PanicError](h.req.err); ok {
+				return opError("commit", h.name, ended)
+			}
 			return opError("commit", h.name, ErrClosed)
 		case <-ctx.Done():
 			return opError("commit", h.name, context.Cause(ctx))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -412,4 +413,32 @@ func TestCommitOnASharedBackend(t *testing.T) {
 	if _, refused := errors.AsType[*engine.TxError](err); !refused {
 		t.Errorf("another was faster than what was expected: %v", err)
 	}
+}
+
+// TestCommitWhoseOwnerEnds: a backend that ends the goroutine of an owner that is to be held does not leave
+// Commit waiting for it.
+func TestCommitWhoseOwnerEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ends atomic.Bool
+		w := &wrapped{Memory: engine.NewMemory(), onLoad: func(context.Context) error {
+			if ends.Load() {
+				runtime.Goexit()
+			}
+			return nil
+		}}
+		e := quietEngine(t, engine.Options{Backend: w})
+		tx := engine.Tx{Writes: []engine.TxWrite{
+			{Stream: "a", Expected: engine.Any, Events: []engine.NewEvent{engine.New(grown{})}},
+			{Stream: "b", Expected: engine.Any, Events: []engine.NewEvent{engine.New(grown{})}},
+		}}
+		ends.Store(true)
+		if _, err := e.Commit(t.Context(), tx); err == nil {
+			t.Error("no owner could be held, and that is no error")
+		}
+		ends.Store(false)
+		if res, err := e.Commit(t.Context(), tx); err != nil || res.Position != 2 {
+			t.Errorf("afterwards: %+v, %v", res, err)
+		}
+		mustClose(t, e)
+	})
 }
