@@ -27,8 +27,8 @@ type Receiver[M any] interface {
 // Make it with [System.New], or embed it and call [System.Init]; it must not be copied.
 type Actor[M any] struct {
 	// active is the present activation: nil before the first message and after the owner
-	// has gone, sys.lent while a sender is the owner. Written under sys.mu, but for the steps
-	// from nil to lent and back.
+	// has gone, sys.lent while it is borrowed. Written under sys.mu, but for the steps from nil to
+	// lent and back.
 	active atomic.Pointer[activation[M]]
 	sys    *System[M]
 	name   string
@@ -42,23 +42,10 @@ const yields = 4
 
 // Send gives m to the owner, which it starts if need be. It blocks while the
 // mailbox is full, until there is room or ctx is done; it does not wait for m to be
-// handled, unless the actor is lent to it ([Config.Lend]). After an error ([ErrStopped], or
-// ctx's cause) m was not accepted.
-func (a *Actor[M]) Send(ctx context.Context, m M) error { return a.send(ctx, m, a.sys.cfg.Lend) }
-
-// Post is Send by which the actor is never lent: m is handled in the owner's goroutine, so
-// its Receive may wait for what the sender does next.
-func (a *Actor[M]) Post(ctx context.Context, m M) error { return a.send(ctx, m, false) }
-
-func (a *Actor[M]) send(ctx context.Context, m M, lend bool) error {
+// handled. After an error ([ErrStopped], or ctx's cause) m was not accepted.
+func (a *Actor[M]) Send(ctx context.Context, m M) error {
 	for {
 		act := a.active.Load()
-		if act == nil && lend {
-			if a.active.CompareAndSwap(nil, a.sys.lent) {
-				return a.borrow(m)
-			}
-			continue
-		}
 		if act != nil {
 			if err := act.box.Send(ctx, m); err != errRetired {
 				return err

@@ -1,59 +1,36 @@
 package actor
 
-import "runtime/debug"
-
-// Lending: the goroutine that sends to a passive actor is its owner for that message.
+// Lending: a goroutine that has something for a passive actor may be its owner for a moment.
 //
-//	nil ──Send──▶ lent ──Receive returns──▶ nil
-//	                │ another Send
-//	                ▼
-//	           activation with a mailbox ──Receive returns──▶ its goroutine starts
+//	nil ──Borrow──▶ lent ──GiveBack──▶ nil
+//	                 │ Send
+//	                 ▼
+//	            activation with a mailbox ──GiveBack──▶ its goroutine starts
 //
 // The step to lent is the token: who makes it is the owner, and no other goroutine is
 // until it was given back. What one owner wrote the next one sees, by the atomic pointer.
 
-// borrow handles m in the sender's goroutine, which owns the actor.
-func (a *Actor[M]) borrow(m M) error {
+// Borrow makes the calling goroutine the owner of a passive actor, and reports whether it did:
+// not if there is an owner, or the end has begun. Until [Actor.GiveBack], which must be called whatever
+// happens, the caller may do what Receive does, in its own goroutine and for a fifth of the price of
+// asking another. It must be prompt: what others send meanwhile waits, until an owner
+// goroutine takes over.
+func (a *Actor[M]) Borrow() bool {
 	s := a.sys
-	s.lending.Add(1)
-	defer s.giveBack(a)
-	if s.refused.Load() {
-		return ErrStopped
+	if a.active.Load() != nil || !a.active.CompareAndSwap(nil, s.lent) {
+		return false
 	}
-	turn := s.turns.Get().(*[1]M)
-	turn[0] = m
-	a.own(turn)
-	*turn = [1]M{}
-	s.turns.Put(turn)
-	return nil
+	if s.refused.Load() { // after the step, so that whoever ends the system is seen or sees it
+		a.GiveBack()
+		return false
+	}
+	return true
 }
 
-// own calls Receive. When that panics, or ends the goroutine, the message is discarded.
-func (a *Actor[M]) own(turn *[1]M) {
-	returned := false
-	defer func() {
-		if returned {
-			return
-		}
-		err := &PanicError{Where: (&goroutine{a.sys.cfg.Kind, a.name}).String(), Value: ErrGoexit}
-		if v := recover(); v != nil {
-			err.Value, err.Stack = v, debug.Stack()
-		}
-		a.sys.cfg.Discard(turn[0], err)
-	}()
-	a.recv.Receive(turn[:])
-	returned = true
-}
-
-// giveBack ends the sender's ownership. If others have sent meanwhile, or ended the actor,
-// there is an activation whose goroutine is to be started.
-func (s *System[M]) giveBack(a *Actor[M]) {
-	if !a.active.CompareAndSwap(s.lent, nil) {
+// GiveBack ends what Borrow began. If others have sent meanwhile, or ended the actor, there is
+// an activation, whose goroutine is started.
+func (a *Actor[M]) GiveBack() {
+	if s := a.sys; !a.active.CompareAndSwap(s.lent, nil) {
 		s.launch(a.active.Load())
-	}
-	if s.lending.Add(-1) == 0 && s.refused.Load() {
-		s.mu.Lock()
-		s.endedLocked()
-		s.mu.Unlock()
 	}
 }

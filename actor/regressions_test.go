@@ -22,15 +22,16 @@ func TestRegressionPassivatorRetiresActivationThatWaitsForItsLender(t *testing.T
 		sys := actor.NewSystem(actor.Config[numbered]{Group: g, Kind: "x", Lend: true, Idle: time.Second, Discard: func(numbered, error) {}})
 		var inside, most atomic.Int32
 		release := make(chan struct{})
-		a := sys.New("a", receiverFunc[numbered](func(batch []numbered) {
+		recv := receiverFunc[numbered](func(batch []numbered) {
 			most.Store(max(most.Load(), inside.Add(1)))
 			if batch[0].n == 1 {
 				<-release
 			}
 			inside.Add(-1)
-		}))
+		})
+		a := sys.New("a", recv)
 		lender := make(chan error, 1)
-		go func() { lender <- a.Send(context.Background(), numbered{0, 1}) }()
+		go func() { lender <- deliver(a, recv, numbered{0, 1}) }()
 		synctest.Wait()
 		if err := a.BeginSend(); err != nil {
 			t.Fatal(err)
@@ -64,17 +65,18 @@ func TestRegressionOneOwnerUnderStress(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 100 {
 		var inside atomic.Int32
-		a := sys.New("a", receiverFunc[numbered](func(batch []numbered) {
+		recv := receiverFunc[numbered](func(batch []numbered) {
 			if inside.Add(1) > 1 {
 				twice.Add(1)
 			}
 			time.Sleep(3 * time.Millisecond)
 			inside.Add(-1)
-		}))
+		})
+		a := sys.New("a", recv)
 		for range 2 {
 			wg.Go(func() {
 				for time.Now().Before(deadline) && twice.Load() == 0 {
-					a.Send(context.Background(), numbered{})
+					deliver(a, recv, numbered{})
 					time.Sleep(5 * time.Millisecond)
 				}
 			})

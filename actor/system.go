@@ -26,10 +26,8 @@ type Config[M any] struct {
 	// are active, a goroutine ends as soon as its mailbox is empty. Default 16,384
 	// (about 60 MB).
 	Linger int
-	// Lend lets the goroutine that sends to a passive actor be its owner for that one
-	// message: Send then runs Receive itself, for a fifth of the price of asking another
-	// goroutine. When a second sender comes meanwhile, its message goes to the mailbox, and
-	// an owner goroutine takes over. Set it if Receive is prompt, for it delays its sender.
+	// Lend says that actors are borrowed, see [Actor.Borrow]: an owner goroutine then ends when
+	// it has been alone with one sender for a while, so that this one can borrow the actor again.
 	Lend bool
 	// Discard is called, in an owner goroutine, with each message that was accepted
 	// and not handled: the error is [ErrStopped] after Stop, or a [*PanicError] when
@@ -44,18 +42,16 @@ type System[M any] struct {
 	cfg   Config[M]
 	count atomic.Int64 // activations alive
 
-	// lent stands in Actor.active while a sender owns the actor. Its mailbox is closed.
+	// lent stands in Actor.active while it is borrowed. Its mailbox is closed.
 	lent    *activation[M]
-	lending atomic.Int64 // senders that own an actor
-	refused atomic.Bool  // stopping is not zero: lend nothing more
-	turns   sync.Pool    // of *[1]M
+	refused atomic.Bool // stopping is not zero: lend nothing more
 
 	tick atomic.Int64 // the wheel's clock, in ticks; written by the passivator under mu
 
 	mu       sync.Mutex // pure memory work, and the start of goroutines
 	alive    map[*activation[M]]struct{}
 	stopping uint64                  // gate flags for all; 0 while running
-	ended    chan struct{}           // closed when stopping and nobody owns an actor any more
+	ended    chan struct{}           // closed when stopping and no owner goroutine is left
 	over     bool                    // ended is closed
 	wheel    [slots][]*activation[M] // by the tick at which to look, modulo slots
 	watching int                     // activations in the wheel
@@ -90,7 +86,6 @@ func NewSystem[M any](cfg Config[M]) *System[M] {
 		lent:       &activation[M]{box: NewMailbox[M](1)},
 	}
 	s.lent.box.retire()
-	s.turns.New = func() any { return new([1]M) }
 	cfg.Group.Go(cfg.Kind+" passivator", "", s.runPassivator)
 	return s
 }
@@ -119,11 +114,12 @@ func (s *System[M]) Init(a *Actor[M], name string, recv Receiver[M]) {
 func (s *System[M]) Active() int { return int(s.count.Load()) }
 
 // Drain makes every actor accept nothing more and finish what it has accepted. The
-// channel it returns is closed when all owners have returned.
+// channel it returns is closed when all owner goroutines have returned. It does not know who has borrowed
+// an actor that nobody else has sent to: nothing more is lent, and who has borrowed gives back.
 func (s *System[M]) Drain() <-chan struct{} { return s.endAll(gateFinal) }
 
 // Stop makes every actor accept nothing more and discard what it has not begun. The
-// channel it returns is closed when all owners have returned.
+// channel it returns is closed when all owner goroutines have returned.
 func (s *System[M]) Stop() <-chan struct{} { return s.endAll(gateFinal | gateDiscard) }
 
 func (s *System[M]) endAll(flags uint64) <-chan struct{} {
@@ -142,16 +138,16 @@ func (s *System[M]) endAll(flags uint64) <-chan struct{} {
 	return s.ended
 }
 
-// endedLocked closes ended once nobody owns an actor any more.
+// endedLocked closes ended once no owner goroutine is left.
 func (s *System[M]) endedLocked() {
-	if s.stopping != 0 && !s.over && len(s.alive) == 0 && s.lending.Load() == 0 {
+	if s.stopping != 0 && !s.over && len(s.alive) == 0 {
 		s.over = true
 		close(s.ended)
 	}
 }
 
-// activate gives a an activation in place of old, unless somebody was faster. If a sender
-// owns the actor, the goroutine is started when that gives it back.
+// activate gives a an activation in place of old, unless somebody was faster. If the
+// actor is borrowed, the goroutine is started when it is given back.
 func (s *System[M]) activate(a *Actor[M], old *activation[M]) error {
 	s.mu.Lock()
 	now := a.active.Load()
@@ -166,7 +162,7 @@ func (s *System[M]) activate(a *Actor[M], old *activation[M]) error {
 	act := &activation[M]{box: NewMailbox[M](s.cfg.Mailbox), actor: a}
 	act.used.Store(s.tick.Load())
 	// Not in the wheel before it has a goroutine: the passivator would give it up, and a
-	// successor be started beside the sender that owns the actor. Its owner puts it there.
+	// successor be started beside the borrower. Its owner puts it there.
 	if !a.active.CompareAndSwap(now, act) {
 		s.mu.Unlock()
 		return nil // lent, or given back
@@ -217,14 +213,14 @@ func (s *System[M]) end(a *Actor[M], flags uint64) <-chan struct{} {
 		if act != nil && act.box.finish(flags) {
 			return act.goneLocked()
 		}
-		// Passive, being given up, or owned by a sender. A tomb refuses whoever comes.
+		// Passive, being given up, or borrowed. A tomb refuses whoever comes.
 		tomb := &activation[M]{box: NewMailbox[M](1), actor: a}
 		tomb.box.finish(gateFinal)
 		if !a.active.CompareAndSwap(act, tomb) {
 			continue // lent, or given back
 		}
 		switch {
-		case act == s.lent: // the sender starts the tomb's goroutine, which ends at once
+		case act == s.lent: // the borrower starts the tomb's goroutine, which ends at once
 			s.alive[tomb] = struct{}{}
 			s.count.Add(1)
 		case act == nil || act.exited:

@@ -34,100 +34,151 @@ import (
 // [ErrClosed]. In all of them nothing is stored. How durable the events are is said by Options.Durability,
 // or for one append by [WithDurability].
 func (e *Engine) Append(ctx context.Context, stream string, expected Expected, events ...NewEvent) (Result, error) {
-	return e.call(ctx, stream, opAppend, func(r *request) error {
-		return e.fillAppend(r, stream, expected, events)
-	})
+	c := call{name: stream}
+	if err := e.enter(ctx, &c); err != nil {
+		return Result{}, opError("append", stream, err)
+	}
+	defer c.leave()
+	r, err := e.appendRequest(ctx, &c, expected, events)
+	if err != nil {
+		return Result{}, err
+	}
+	return e.send(ctx, &c, r)
+}
+
+// appendRequest makes the request of an Append or a Submit, ready to be sent.
+func (e *Engine) appendRequest(ctx context.Context, c *call, expected Expected, events []NewEvent) (*request, error) {
+	r := e.request(c, opAppend)
+	err := e.begin(ctx, c, r)
+	if err == nil {
+		err = e.fillAppend(c, r, expected, events)
+	}
+	if err == nil {
+		err = e.admit(ctx, c, r.op)
+	}
+	if err != nil {
+		e.free(r)
+		return nil, err
+	}
+	return r, nil
 }
 
 // fillAppend checks what Append or Submit was given, and makes r of it.
-func (e *Engine) fillAppend(r *request, stream string, expected Expected, events []NewEvent) error {
-	if err := checkName("append", "stream name", stream); err != nil {
-		return err
+func (e *Engine) fillAppend(c *call, r *request, expected Expected, events []NewEvent) error {
+	if c.stream == nil { // else the name was checked when the stream was made
+		if err := checkName("append", "stream name", c.name); err != nil {
+			return err
+		}
 	}
 	if !expected.valid() {
-		return invalid("append "+quote(stream), "expected version", expected, "Any, NoStream, StreamExists or Exactly(n)")
+		return invalid("append "+quote(c.name), "expected version", expected, "Any, NoStream, StreamExists or Exactly(n)")
 	}
 	r.expected = expected
-	return e.fill(r, stream, events)
+	return e.fill(r, c.name, events)
 }
 
-// call lets a request in, that prepare has filled, and gives it to the stream's owner.
-func (e *Engine) call(ctx context.Context, stream string, op requestOp, prepare func(*request) error) (res Result, err error) {
-	cause, inside, err := e.enter(ctx)
-	if err != nil {
-		return Result{}, opError(op.String(), stream, err)
-	}
-	abandoned := false
-	defer func() {
-		if !abandoned { // else the owner leaves for us, when it is done
-			e.gate.leave()
-		}
-	}()
-	r := e.requests.Get().(*request)
-	r.op = op
-	if err := e.ready(ctx, r, stream, cause, inside, prepare); err != nil {
-		e.free(r)
-		return Result{}, err
-	}
-	res, abandoned, err = e.send(ctx, r, stream)
-	return res, err
+// call is a call of the engine that changes streams, from its entry on. It lives on the stack of
+// who calls.
+type call struct {
+	name   string // of the stream, if it concerns one
+	hash   uint64 // the name's
+	stream *stream
+	cause  *dispatch.Delivery // what is being handled, if it comes from inside a handler
+	inside bool
+	gate   *gateStripe // through which it came in
+	given  bool        // the owner leaves for it, when it is done
 }
 
-// ready makes a request ready to be sent. Prepare checks and fills in what is its own.
-func (e *Engine) ready(ctx context.Context, r *request, stream string, cause *dispatch.Delivery, inside bool, prepare func(*request) error) error {
-	wish, bad := e.wish(ctx)
-	if bad != nil {
-		return invalid(r.op.String()+" "+quote(stream), "durability", bad.Value, bad.Rule)
+// enter lets a call in. If it does, somebody must call leave.
+func (e *Engine) enter(ctx context.Context, c *call) error {
+	if e.insideDecide() {
+		return ErrInDecide
 	}
-	r.wish = wish
-	if cause != nil && r.from.empty() { // else it is known
-		var err error
-		if r.from, err = e.causedBy(ctx, cause); err != nil {
-			return opError(r.op.String(), stream, err)
-		}
+	c.hash = e.streams.hash(c.name)
+	c.stream = e.streams.find(c.hash, c.name)
+	c.gate = e.gate.of(c.hash)
+	c.cause, c.inside = e.dispatcher.Inside(ctx)
+	refused := gateSealed
+	if !c.inside {
+		refused |= gateDraining
 	}
-	if err := prepare(r); err != nil {
-		return err
-	}
-	if ctx.Err() != nil {
-		return opError(r.op.String(), stream, context.Cause(ctx))
-	}
-	if !inside {
-		if err := e.dispatcher.Admit(ctx); err != nil {
-			return opError(r.op.String(), stream, err)
+	if !c.gate.enter(refused) {
+		// A handler may have lost its context on the way here; its goroutine tells.
+		if c.inside || !e.dispatcher.InsideGoroutine() || !c.gate.enter(gateSealed) {
+			return ErrClosed
 		}
 	}
 	return nil
 }
 
-// enter lets a call in that changes streams, and says whether it comes from inside a
-// handler. If it does let it in, somebody must call gate.leave.
-func (e *Engine) enter(ctx context.Context) (cause *dispatch.Delivery, inside bool, err error) {
-	if e.insideDecide() {
-		return nil, false, ErrInDecide
+func (c *call) leave() {
+	if !c.given {
+		c.gate.leave()
 	}
-	cause, inside = e.dispatcher.Inside(ctx)
-	refused := gateSealed
-	if !inside {
-		refused |= gateDraining
-	}
-	if !e.gate.enter(refused) {
-		// A handler may have lost its context on the way here; its goroutine tells.
-		if inside || !e.dispatcher.InsideGoroutine() || !e.gate.enter(gateSealed) {
-			return nil, false, ErrClosed
-		}
-	}
-	return cause, inside, nil
 }
 
-// send gives a request to the stream's owner, and waits for the answer. The caller may have
-// abandoned it instead: then the owner leaves the gate when it is done.
-func (e *Engine) send(ctx context.Context, r *request, stream string) (_ Result, abandoned bool, _ error) {
+// request returns an empty request of a call that was let in.
+func (e *Engine) request(c *call, op requestOp) *request {
+	r := c.gate.spare.Swap(nil)
+	if r == nil {
+		r = e.requests.Get().(*request)
+	}
+	r.op, r.gate = op, c.gate
+	return r
+}
+
+// begin fills in what a request has of its context.
+func (e *Engine) begin(ctx context.Context, c *call, r *request) error {
+	wish, bad := e.wish(ctx)
+	if bad != nil {
+		return invalid(r.op.String()+" "+quote(c.name), "durability", bad.Value, bad.Rule)
+	}
+	r.wish = wish
+	if c.cause != nil && r.from.empty() { // else it is known
+		var err error
+		if r.from, err = e.causedBy(ctx, c.cause); err != nil {
+			return opError(r.op.String(), c.name, err)
+		}
+	}
+	return nil
+}
+
+// admit waits until the call's events are admitted.
+func (e *Engine) admit(ctx context.Context, c *call, op requestOp) error {
+	if ctx.Err() != nil {
+		return opError(op.String(), c.name, context.Cause(ctx))
+	}
+	if !c.inside {
+		if err := e.dispatcher.Admit(ctx); err != nil {
+			return opError(op.String(), c.name, err)
+		}
+	}
+	return nil
+}
+
+// owner returns the actor of the call's stream.
+func (e *Engine) owner(c *call) *stream {
+	if c.stream == nil {
+		c.stream = e.streams.getOrPut(c.name, e.newStream)
+	}
+	return c.stream
+}
+
+// send has a request handled: by the caller, if it can borrow the stream, or else by the
+// stream's owner, for whose answer it waits. The caller may have left before: then it has given
+// its place in the gate to the owner.
+func (e *Engine) send(ctx context.Context, c *call, r *request) (Result, error) {
+	s := e.owner(c)
+	if s.borrow() {
+		res, err := s.own(r)
+		e.free(r)
+		return res, err
+	}
 	op := r.op // r may be the owner's when it is needed
 	r.leavable = !e.caps.Prompt && ctx.Done() != nil
-	if err := e.stream(stream).give(ctx, r); err != nil {
+	if err := s.give(ctx, r); err != nil {
 		e.free(r)
-		return Result{}, false, opError(op.String(), stream, err)
+		return Result{}, opError(op.String(), c.name, err)
 	}
 	// Accepted. From here on the owner always answers.
 	switch {
@@ -136,9 +187,9 @@ func (e *Engine) send(ctx context.Context, r *request, stream string) (_ Result,
 		select {
 		case <-r.answered:
 		case <-ctx.Done():
-			if abandoned = r.left.CompareAndSwap(false, true); abandoned {
+			if c.given = r.left.CompareAndSwap(false, true); c.given {
 				// The owner still has r, which therefore goes to the collector, not to the pool.
-				return Result{}, true, opError(op.String(), stream, fmt.Errorf("%w: %w", ErrOutcomeUnknown, context.Cause(ctx)))
+				return Result{}, opError(op.String(), c.name, fmt.Errorf("%w: %w", ErrOutcomeUnknown, context.Cause(ctx)))
 			}
 			<-r.answered // the answer is known after all
 		}
@@ -147,15 +198,7 @@ func (e *Engine) send(ctx context.Context, r *request, stream string) (_ Result,
 	}
 	res, err := r.result, r.err
 	e.free(r)
-	return res, false, err
-}
-
-// stream returns the actor of a stream.
-func (e *Engine) stream(name string) *stream {
-	if s, ok := e.streams.get(name); ok {
-		return s
-	}
-	return e.streams.getOrPut(name, e.newStream)
+	return res, err
 }
 
 // give puts a request into the stream's mailbox. Without an error it is accepted, and may be
@@ -185,14 +228,13 @@ func (e *Engine) fill(r *request, stream string, events []NewEvent) error {
 		return bad(fmt.Sprintf("size in bytes up to event %d", i+1), size, fmt.Sprintf("at most %d", e.opts.MaxBytes))
 	}
 	r.write.Events = slices.Grow(r.write.Events, len(events))[:len(events)]
-	var t *eventType
 	for i := range events {
 		ev := &events[i]
 		if ev.Data == nil {
 			return bad(fmt.Sprintf("payload of event %d", i+1), nil, "a value")
 		}
-		var err error
-		if t, err = e.types.ofEvent(ev, t); err != nil {
+		t, err := e.types.ofEvent(ev, &r.last)
+		if err != nil {
 			return r.ofEvent(stream, i, err)
 		}
 		if ev.ID != "" {
@@ -262,8 +304,7 @@ func (e *Engine) causedBy(ctx context.Context, cause *dispatch.Delivery) (_ Meta
 	return Metadata{CorrelationID: ev[0].Correlation(), CausationID: ev[0].Identity()}, nil
 }
 
-// request is an append, or another change of a stream, on its way through the stream's
-// mailbox. It is pooled: whoever calls free must know that nobody else has it.
+// request is an append, or another change of a stream, on its way to the stream's owner. It is pooled: whoever calls free must know that nobody else has it.
 type request struct {
 	op       requestOp
 	before   Version  // of opTruncate
@@ -275,6 +316,8 @@ type request struct {
 	ids      []string // of those events that have one
 	size     int      // bytes of the events, as Options.MaxBytes counts them
 	wish     Durability
+	last     usedType    // of the event before, of this request or of one that it was before
+	gate     *gateStripe // of the call that made it
 	write    Write
 	one      [1]*Write     // &write, so that a commit of one request allocates nothing
 	pending  *Pending      // of Submit: the answer goes there, and nowhere else
@@ -285,13 +328,12 @@ type request struct {
 	// caller that left, or the owner that answered.
 	leavable bool
 	left     atomic.Bool
-	leave    func() // what the owner does for a caller that has left
 	result   Result
 	err      error
 }
 
-// Which of the two was first: the owner that has answered, or the caller who began to wait. Of a
-// stream that was lent it is always the owner, so no channel is needed, which costs some 50 ns.
+// Which of the two was first: the owner that has answered, or the caller who began to wait. If it is
+// the owner no channel is needed, which costs some 50 ns.
 const (
 	phaseOpen    uint32 = iota // neither
 	phaseAwaited               // the caller waits for r.answered
@@ -299,7 +341,7 @@ const (
 )
 
 func (e *Engine) newRequest() any {
-	r := &request{answered: make(chan struct{}, 1), leave: e.gate.leave}
+	r := &request{answered: make(chan struct{}, 1)}
 	r.one[0] = &r.write
 	return r
 }
@@ -307,6 +349,9 @@ func (e *Engine) newRequest() any {
 // keepEvents is how many events a pooled request keeps room for: more would keep the
 // memory of one large append for ever.
 const keepEvents = 256
+
+// keepSpare is likewise for the one request that each stripe of the gate keeps.
+const keepSpare = 8
 
 // free gives a request back to the engine's pool. A pool of all engines would hand the
 // channels of one testing/synctest bubble to another, which is fatal.
@@ -324,10 +369,18 @@ func (e *Engine) free(r *request) {
 	if !r.from.empty() {
 		r.from = Metadata{}
 	}
-	r.pending, r.err = nil, nil
-	r.left.Store(false)
-	r.phase.Store(phaseOpen)
-	e.requests.Put(r)
+	if r.pending != nil || r.err != nil {
+		r.pending, r.err = nil, nil
+	}
+	if r.phase.Load() != phaseOpen || r.left.Load() { // an atomic store costs more than a look
+		r.phase.Store(phaseOpen)
+		r.left.Store(false)
+	}
+	// The next call by this way finds it in a cache line that it needs anyway. Only small ones:
+	// the collector does not empty that place.
+	if g := r.gate; g == nil || cap(r.write.Events) > keepSpare || !g.spare.CompareAndSwap(nil, r) {
+		e.requests.Put(r)
+	}
 }
 
 // answer gives the outcome to the caller, who may use *r anew at once: the owner lets go
@@ -340,7 +393,7 @@ func answer(r **request, res Result, err error) {
 		return
 	}
 	if q.leavable && !q.left.CompareAndSwap(false, true) {
-		q.leave()
+		q.gate.leave()
 		return
 	}
 	q.result, q.err = res, err
@@ -353,8 +406,12 @@ func answer(r **request, res Result, err error) {
 // ended its owner's goroutine.
 func (r *request) discard(err error) {
 	if r != nil {
-		answer(&r, Result{}, fmt.Errorf("engine: %v: %w: %w", r.op, ErrOutcomeUnknown, err))
+		answer(&r, Result{}, discarded(r.op, err))
 	}
+}
+
+func discarded(op requestOp, err error) error {
+	return fmt.Errorf("engine: %v: %w: %w", op, ErrOutcomeUnknown, err)
 }
 
 // repeated returns a string that is twice in the list.

@@ -42,7 +42,8 @@ type Engine struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 
-	appended atomic.Uint64 // events stored by this engine
+	first    Position      // the head when the engine was opened
+	appended atomic.Uint64 // events stored by this engine, if others may store some, too
 	anon     atomic.Uint64 // numbers the handlers that have no name
 
 	shutdown struct {
@@ -73,12 +74,13 @@ func Open(opts Options) (*Engine, error) {
 		group:   actor.NewGroup(),
 		streams: newShards((*stream).name),
 		folds:   newFolds(opts.CachedStates),
-		gate:    gate{zero: make(chan struct{}, 1)},
 		closing: make(chan struct{}),
 
 		submitted: make(chan struct{}, opts.MaxSubmitted),
 		following: following{none: make(chan struct{}, 1)},
 	}
+	e.gate.init()
+	e.first = e.backend.Head()
 	e.guard = newGuard(&e.opts)
 	e.snapshots = newSnapshots(e)
 	e.requests.New = e.newRequest
@@ -95,7 +97,7 @@ func Open(opts Options) (*Engine, error) {
 		Mailbox: opts.StreamMailbox,
 		Idle:    opts.IdleAfter,
 		Linger:  opts.MaxIdleStreams,
-		Lend:    e.caps.Prompt, // else a commit would keep callers from their contexts
+		Lend:    e.caps.Prompt, // see stream.borrow
 		Discard: (*request).discard,
 	})
 	e.dispatcher = dispatch.New[Event](logView{e.backend}, dispatch.Options{
@@ -113,10 +115,21 @@ func Open(opts Options) (*Engine, error) {
 func (e *Engine) Head() Position { return e.backend.Head() }
 
 // gate counts what is in flight, and closes in two steps: first to outsiders, then to
-// handlers. Passing costs two atomic additions; a select on a done channel costs ten.
+// handlers. Passing costs two atomic additions; a select on a done channel costs ten. It counts in several
+// stripes, by stream, so that processors do not wait for one another's cache line: that would cost more than
+// the additions.
 type gate struct {
-	word atomic.Uint64
-	zero chan struct{} // cap 1: the count has fallen to zero after closing began
+	stripes [gateStripes]gateStripe
+	zero    chan struct{} // cap 1: a stripe's count has fallen to zero after closing began
+}
+
+const gateStripes = 16
+
+type gateStripe struct {
+	word  atomic.Uint64
+	spare atomic.Pointer[request] // one that is not in use, see Engine.request
+	zero  chan struct{}           // the gate's
+	_     [40]byte                // to the end of the cache line
 }
 
 const (
@@ -125,8 +138,18 @@ const (
 	gateOne      uint64 = 1 << 2 // one in flight
 )
 
+func (g *gate) init() {
+	g.zero = make(chan struct{}, 1)
+	for i := range g.stripes {
+		g.stripes[i].zero = g.zero
+	}
+}
+
+// of returns the stripe for a stream whose name has that hash.
+func (g *gate) of(hash uint64) *gateStripe { return &g.stripes[hash%gateStripes] }
+
 // enter lets an append in, unless one of the bits in refused is set.
-func (g *gate) enter(refused uint64) bool {
+func (g *gateStripe) enter(refused uint64) bool {
 	if g.word.Add(gateOne)&refused == 0 {
 		return true
 	}
@@ -134,7 +157,7 @@ func (g *gate) enter(refused uint64) bool {
 	return false
 }
 
-func (g *gate) leave() {
+func (g *gateStripe) leave() {
 	if word := g.word.Add(^(gateOne - 1)); word&(gateDraining|gateSealed) != 0 && word < gateOne {
 		select {
 		case g.zero <- struct{}{}:
@@ -143,17 +166,27 @@ func (g *gate) leave() {
 	}
 }
 
-// close sets a bit and reports whether it was not set before.
-func (g *gate) close(bit uint64) bool { return g.word.Or(bit)&bit == 0 }
+// close sets a bit. Whoever enters a stripe from its turn on sees it.
+func (g *gate) close(bit uint64) {
+	for i := range g.stripes {
+		g.stripes[i].word.Or(bit)
+	}
+}
 
-// empty reports whether nothing is in flight.
-func (g *gate) empty() bool { return g.word.Load() < gateOne }
+// empty reports whether nothing is in flight. It means that nothing ever will be only if those who
+// might still enter are refused by now: then each stripe, once it is seen empty, stays so.
+func (g *gate) empty() bool { return g.inFlight() == 0 }
 
-func (g *gate) inFlight() int { return int(g.word.Load() / gateOne) }
+func (g *gate) inFlight() (n int) {
+	for i := range g.stripes {
+		n += int(g.stripes[i].word.Load() / gateOne)
+	}
+	return n
+}
 
-func (g *gate) closed() bool { return g.word.Load()&(gateDraining|gateSealed) != 0 }
+func (g *gate) closed() bool { return g.stripes[0].word.Load()&(gateDraining|gateSealed) != 0 }
 
-func (g *gate) sealed() bool { return g.word.Load()&gateSealed != 0 }
+func (g *gate) sealed() bool { return g.stripes[0].word.Load()&gateSealed != 0 }
 
 // logView is the backend as the dispatcher sees it.
 type logView struct{ backend Backend }

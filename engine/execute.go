@@ -14,37 +14,41 @@ func (e *Engine) execute(ctx context.Context, stream string, cmd command) (Resul
 	if err := checkName("execute", "stream name", stream); err != nil {
 		return Result{}, err
 	}
-	return e.call(ctx, stream, opExecute, func(r *request) error {
+	c := call{name: stream}
+	if err := e.enter(ctx, &c); err != nil {
+		return Result{}, opError("execute", stream, err)
+	}
+	defer c.leave()
+	r := e.request(&c, opExecute)
+	err := e.begin(ctx, &c, r)
+	if err == nil {
 		r.command, r.expected = cmd, Any
-		return nil
-	})
+		err = e.admit(ctx, &c, opExecute)
+	}
+	if err != nil {
+		e.free(r)
+		return Result{}, err
+	}
+	return e.send(ctx, &c, r)
 }
 
-// execute lets a command be decided, and stores what comes of it. Owner.
-func (s *stream) execute(req **request) {
-	var res Result
-	var f folded
-	var err error
+// execute lets a command be decided, and stores what comes of it. F is the fold to be saved when
+// the caller has its answer, if it is time. Owner.
+func (s *stream) execute(r *request) (res Result, f folded, err error) {
 	for try := 0; ; try++ {
 		var again bool
-		res, f, again, err = s.executeOnce(req)
-		if *req == nil || !again || try == retries {
-			break
+		res, f, again, err = s.executeOnce(r)
+		if !again || try == retries {
+			return res, f, err
 		}
 		s.wait(try)
-	}
-	if *req != nil {
-		answer(req, res, err)
-	}
-	if f != nil {
-		s.saveDue(f) // the caller does not wait for it, unless it is the owner now
 	}
 }
 
 // executeOnce decides on the state that the backend has now. Again says that another
-// writer of a shared backend was faster. With success it answers. F is what it has decided on.
-func (s *stream) executeOnce(req **request) (res Result, f folded, again bool, err error) {
-	r, e := *req, s.eng
+// writer of a shared backend was faster. F is what it has decided on.
+func (s *stream) executeOnce(r *request) (res Result, f folded, again bool, err error) {
+	e := s.eng
 	if e.caps.Shared {
 		s.forget() // others may have written
 	}
@@ -77,8 +81,9 @@ func (s *stream) executeOnce(req **request) (res Result, f folded, again bool, e
 		return Result{}, nil, conflict, opError("execute", s.name(), err)
 	}
 	s.evolve(r.command, f, &r.write)
-	s.committed([]**request{req})
-	return Result{}, f, false, nil
+	res = s.stored(&r.write)
+	e.dispatcher.Notify()
+	return res, f, false, nil
 }
 
 // wait lets other writers of a shared backend go first: about a millisecond, and twice as

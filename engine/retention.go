@@ -72,25 +72,20 @@ func (e *Engine) change(ctx context.Context, op requestOp, stream string, expect
 	if _, err := e.retention(); err != nil {
 		return opError(op.String(), stream, err)
 	}
-	if _, _, err := e.enter(ctx); err != nil {
+	c := call{name: stream}
+	if err := e.enter(ctx, &c); err != nil {
 		return opError(op.String(), stream, err)
 	}
-	abandoned := false
-	defer func() {
-		if !abandoned {
-			e.gate.leave()
-		}
-	}()
+	defer c.leave()
 	if ctx.Err() != nil {
 		return opError(op.String(), stream, context.Cause(ctx))
 	}
 	if op == opTruncate && before <= 1 {
 		return nil
 	}
-	r := e.requests.Get().(*request)
-	r.op, r.expected, r.before = op, expected, before
-	var err error
-	_, abandoned, err = e.send(ctx, r, stream)
+	r := e.request(&c, op)
+	r.expected, r.before = expected, before
+	_, err := e.send(ctx, &c, r)
 	return err
 }
 
@@ -115,10 +110,11 @@ func (e *Engine) Compact(ctx context.Context) (_ Compaction, err error) {
 	if err != nil {
 		return Compaction{}, opError("compact", "", err)
 	}
-	if _, _, err := e.enter(ctx); err != nil {
+	var c call
+	if err := e.enter(ctx, &c); err != nil {
 		return Compaction{}, opError("compact", "", err)
 	}
-	defer e.gate.leave()
+	defer c.leave()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(e.ctx, func() { cancel(context.Cause(e.ctx)) })()

@@ -23,14 +23,22 @@ func newShards[T any](named func(*T) string) *shards[T] {
 	return &shards[T]{seed: maphash.MakeSeed(), named: named}
 }
 
+// hash returns what find wants of a name, so that it need be computed only once.
+func (s *shards[T]) hash(name string) uint64 { return maphash.String(s.seed, name) }
+
 // get returns the value of name.
 func (s *shards[T]) get(name string) (v *T, ok bool) {
-	h := maphash.String(s.seed, name)
+	v = s.find(s.hash(name), name)
+	return v, v != nil
+}
+
+// find returns the value of a name whose hash is h, nil if there is none.
+func (s *shards[T]) find(h uint64, name string) (v *T) {
 	sh := &s.shard[h%uint64(len(s.shard))]
 	sh.RLock()
 	v = sh.table.get(uint32(h>>32), name, s.named)
 	sh.RUnlock()
-	return v, v != nil
+	return v
 }
 
 // getOrPut returns the value of name, which create makes if there is none. Create runs

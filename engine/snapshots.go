@@ -107,7 +107,10 @@ func (s *snapshots) run() {
 		r := e.requests.Get().(*request)
 		r.op, r.fold, r.leavable = opLeave, l.fold, false
 		st := e.streams.getOrPut(l.stream, e.newStream)
-		if err := st.actor.Send(e.ctx, r); err != nil {
+		if st.borrow() {
+			st.own(r) // whose outcome nobody waits for
+			e.free(r)
+		} else if err := st.actor.Send(e.ctx, r); err != nil {
 			e.free(r)
 			s.mu.Lock()
 			s.stopped = append(s.stopped, l)
@@ -117,10 +120,7 @@ func (s *snapshots) run() {
 }
 
 // leave saves a fold that was evicted. Owner.
-func (s *stream) leave(req **request) {
-	f := (*req).fold
-	s.eng.free(*req)
-	*req = nil
+func (s *stream) leave(f folded) {
 	if s.eng.folds.has(s.name(), f.decider()) {
 		return // there is another one by now, which is not behind this one for long
 	}

@@ -37,11 +37,53 @@ type batch struct {
 
 var batches = sync.Pool{New: func() any { return new(batch) }}
 
+// borrow makes the caller the owner, if nobody is, and reports whether it did; own must follow. On a backend that
+// waits for a device nothing is borrowed: it would keep callers from their contexts.
+func (s *stream) borrow() bool { return s.eng.caps.Prompt && s.actor.Borrow() }
+
+// own handles a request in the goroutine of the caller, who has borrowed the stream, and gives it back.
+func (s *stream) own(r *request) (res Result, err error) {
+	done := false
+	defer func() {
+		if v := recover(); !done { // a panic, or the goroutine ends
+			err = s.unfinished(r.op, v)
+		}
+		s.actor.GiveBack()
+	}()
+	var f folded
+	switch r.op {
+	case opAppend:
+		res, err = s.append(r)
+	case opExecute:
+		res, f, err = s.execute(r)
+	case opLeave:
+		s.leave(r.fold)
+	default:
+		res, err = s.remove(r)
+	}
+	done = true
+	if f != nil {
+		s.saveDue(f)
+	}
+	return res, err
+}
+
+// unfinished is the outcome of a request whose handling ended in a panic with value v, or, if that is
+// nil, in the end of the goroutine.
+func (s *stream) unfinished(op requestOp, v any) error {
+	p := &actor.PanicError{Where: "stream " + quote(s.name()), Value: actor.ErrGoexit}
+	if v != nil {
+		p.Value, p.Stack = v, debug.Stack()
+	}
+	return discarded(op, p)
+}
+
 // Receive implements [actor.Receiver]: it stores as many appends with one commit as it
 // can. What it has answered it sets to nil.
 func (s *stream) Receive(reqs []*request) {
-	if len(reqs) == 1 && reqs[0].op == opAppend { // most often, if the stream is lent: no batch is needed
-		s.appendOne(&reqs[0])
+	if len(reqs) == 1 && reqs[0].op == opAppend { // no batch is needed
+		res, err := s.append(reqs[0])
+		answer(&reqs[0], res, err)
 		return
 	}
 	b := batches.Get().(*batch)
@@ -49,16 +91,7 @@ func (s *stream) Receive(reqs []*request) {
 	for i, r := range reqs {
 		if r.op != opAppend {
 			s.commit(b) // what came before it
-			switch r.op {
-			case opExecute:
-				s.execute(&reqs[i])
-			case opHold:
-				s.hold(&reqs[i])
-			case opLeave:
-				s.leave(&reqs[i])
-			default:
-				s.remove(&reqs[i])
-			}
+			s.receive(&reqs[i])
 			continue
 		}
 		// What depends on writes that are not committed yet is decided once they are.
@@ -72,13 +105,38 @@ func (s *stream) Receive(reqs []*request) {
 			}
 			version = s.state.Version
 		}
-		if s.accept(&reqs[i], version) {
-			b.add(&reqs[i])
-			version += Version(len(r.write.Events))
+		res, done, err := s.check(r, version)
+		if done {
+			answer(&reqs[i], res, err)
+			continue
 		}
+		b.add(&reqs[i])
+		version += Version(len(r.write.Events))
 	}
 	s.commit(b)
 	batches.Put(b)
+}
+
+// receive handles a request that is no append.
+func (s *stream) receive(req **request) {
+	switch r := *req; r.op {
+	case opExecute:
+		res, f, err := s.execute(r)
+		answer(req, res, err)
+		if f != nil {
+			s.saveDue(f) // the caller does not wait for it
+		}
+	case opHold:
+		s.hold(req)
+	case opLeave:
+		f := r.fold
+		s.eng.free(r)
+		*req = nil
+		s.leave(f)
+	default:
+		res, err := s.remove(r)
+		answer(req, res, err)
+	}
 }
 
 func (b *batch) add(r **request) {
@@ -108,16 +166,6 @@ func (s *stream) load() (err error) {
 		s.state.Name = s.name() // whatever the backend made of it
 	}
 	return err
-}
-
-// accept decides about one append to the stream at version, and answers it unless it is to
-// be committed.
-func (s *stream) accept(req **request, version Version) bool {
-	res, done, err := s.check(*req, version)
-	if done {
-		answer(req, res, err)
-	}
-	return !done
 }
 
 // check decides about new events of the stream at version. Done says that they are not to be
@@ -172,24 +220,19 @@ func (s *stream) duplicate(r *request) (res Result, dup bool, err error) {
 }
 
 // remove truncates or deletes the stream.
-func (s *stream) remove(req **request) {
-	r := *req
+func (s *stream) remove(r *request) (Result, error) {
 	op := r.op.String()
 	if err := s.load(); err != nil {
-		answer(req, Result{}, opError(op, s.name(), err))
-		return
+		return Result{}, opError(op, s.name(), err)
 	}
 	version := s.state.Version
 	switch {
 	case s.state.Deleted: // nothing is left to remove
-		answer(req, Result{}, nil)
-		return
+		return Result{}, nil
 	case r.op == opDelete && !r.expected.met(version):
-		answer(req, Result{}, &VersionConflictError{Stream: s.name(), Expected: r.expected, Actual: version, Op: op})
-		return
+		return Result{}, &VersionConflictError{Stream: s.name(), Expected: r.expected, Actual: version, Op: op}
 	case r.op == opTruncate && r.before > version+1:
-		answer(req, Result{}, invalid(op+" "+quote(s.name()), "version", r.before, fmt.Sprintf("at most %d, one above the stream's", version+1)))
-		return
+		return Result{}, invalid(op+" "+quote(s.name()), "version", r.before, fmt.Sprintf("at most %d, one above the stream's", version+1))
 	}
 	err := s.eng.remove(r.op, s.state, r.before)
 	s.eng.folds.drop(s.name())
@@ -197,7 +240,7 @@ func (s *stream) remove(req **request) {
 	if err != nil {
 		err = opError(op, s.name(), err)
 	}
-	answer(req, Result{}, err)
+	return Result{}, err
 }
 
 // retries is how often an append whose expectation is met is tried again after other
@@ -212,57 +255,58 @@ func (s *stream) commit(b *batch) {
 	}
 	err := s.tryCommit(b.writes)
 	if err == nil {
-		s.committed(b.reqs)
+		for _, req := range b.reqs {
+			answer(req, s.stored(&(*req).write), nil)
+		}
+		s.eng.dispatcher.Notify()
 		return
 	}
 	_, conflict := errors.AsType[*VersionConflictError](err)
 	for _, r := range b.reqs {
 		// Nothing is stored, perhaps because of one of the others: each on its own, then.
 		if conflict || len(b.reqs) > 1 && !errors.Is(err, ErrOutcomeUnknown) {
-			s.appendOne(r)
+			res, err := s.append(*r)
+			answer(r, res, err)
 		} else {
 			answer(r, Result{}, opError("append", s.name(), err))
 		}
 	}
 }
 
-// committed answers what is stored and tells the dispatcher.
-func (s *stream) committed(reqs []**request) {
-	for _, req := range reqs {
-		answer(req, s.stored(&(*req).write), nil)
-	}
-	s.eng.dispatcher.Notify()
-}
-
 // stored takes note of a write that was committed.
 func (s *stream) stored(w *Write) Result {
 	n := len(w.Events)
-	s.eng.appended.Add(uint64(n))
+	if s.eng.caps.Shared {
+		s.eng.appended.Add(uint64(n))
+	}
 	s.state.Version = w.After + Version(n)
 	return Result{First: w.After + 1, Last: s.state.Version, Position: w.Position + Position(n) - 1, Durability: w.Durability}
 }
 
-// appendOne decides about one append, with the state that the backend has now, and commits it. It
+// append decides about one append, with the state that the backend has now, and commits it. It
 // tries again while other writers of a shared backend are faster.
-func (s *stream) appendOne(r **request) {
+func (s *stream) append(r *request) (Result, error) {
 	var err error
 	for range retries {
-		if err = s.load(); err != nil {
-			break
+		if s.state.Name == "" {
+			if err = s.load(); err != nil {
+				break
+			}
 		}
-		if !s.accept(r, s.state.Version) {
-			return
+		res, done, bad := s.check(r, s.state.Version)
+		if done {
+			return res, bad
 		}
-		if err = s.tryCommit((*r).one[:]); err == nil {
-			answer(r, s.stored(&(*r).write), nil)
+		if err = s.tryCommit(r.one[:]); err == nil {
+			res = s.stored(&r.write)
 			s.eng.dispatcher.Notify()
-			return
+			return res, nil
 		}
 		if _, conflict := errors.AsType[*VersionConflictError](err); !conflict {
 			break
 		}
 	}
-	answer(r, Result{}, opError("append", s.name(), err))
+	return Result{}, opError("append", s.name(), err)
 }
 
 // tryCommit guards against a backend that panics, or ends the goroutine: what it has

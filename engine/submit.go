@@ -27,33 +27,30 @@ import (
 //
 // [Engine.Shutdown] waits for what was accepted.
 func (e *Engine) Submit(ctx context.Context, stream string, expected Expected, events ...NewEvent) (*Pending, error) {
-	cause, inside, err := e.enter(ctx)
-	if err != nil {
+	c := call{name: stream}
+	if err := e.enter(ctx, &c); err != nil {
 		return nil, opError("append", stream, err)
 	}
-	given := false
-	defer func() {
-		if !given { // else the owner leaves for us, even if giving never returns: a backend may end the goroutine
-			e.gate.leave()
-		}
-	}()
-	r := e.requests.Get().(*request)
-	r.op = opAppend
-	if err := e.ready(ctx, r, stream, cause, inside, func(r *request) error {
-		return e.fillAppend(r, stream, expected, events)
-	}); err != nil {
-		e.free(r)
+	defer c.leave()
+	r, err := e.appendRequest(ctx, &c, expected, events)
+	if err != nil {
 		return nil, err
+	}
+	p := &Pending{stream: e.owner(&c)}
+	if p.stream.borrow() {
+		p.res, p.err = p.stream.own(r)
+		e.free(r)
+		p.signal.Store(resolved)
+		return p, nil
 	}
 	if err := e.takeSlot(ctx); err != nil {
 		e.free(r)
 		return nil, opError("append", stream, err)
 	}
-	p := &Pending{stream: e.stream(stream)}
 	r.leavable, r.pending = false, p
-	given = true
+	c.given = true // also if giving never returns: a backend may end the goroutine
 	if err := p.stream.give(ctx, r); err != nil {
-		given = false
+		c.given = false
 		<-e.submitted
 		e.free(r)
 		return nil, opError("append", stream, err)
@@ -143,7 +140,8 @@ func (p *Pending) answered(r *request, res Result, err error) {
 	if s := p.signal.Swap(resolved); s != nil {
 		close(s.done) // nobody sends on it
 	}
+	g := r.gate
 	e.free(r)
 	<-e.submitted
-	e.gate.leave()
+	g.leave()
 }

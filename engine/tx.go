@@ -86,22 +86,26 @@ func (e *Engine) Commit(ctx context.Context, tx Tx) (TxResult, error) {
 	if err != nil {
 		return TxResult{}, err
 	}
-	cause, inside, err := e.enter(ctx)
-	if err != nil {
+	var c call
+	if err := e.enter(ctx, &c); err != nil {
 		return TxResult{}, opError("commit", "", err)
 	}
-	defer e.gate.leave()
+	defer c.leave()
 	t := &txn{eng: e, tx: tx, byName: make(map[string]*held), conditions: conditions}
 	defer t.release()
 	size, from := 0, Metadata{}
 	for _, w := range tx.Writes {
 		h := t.stream(w.Stream)
-		h.req = e.requests.Get().(*request)
-		h.req.op, h.req.from = opHold, from
-		err := e.ready(ctx, h.req, w.Stream, cause, inside, func(r *request) error {
-			r.expected = w.Expected
-			return e.fill(r, w.Stream, w.Events)
-		})
+		c.name = w.Stream // for messages
+		h.req = e.request(&c, opHold)
+		h.req.from, h.req.expected = from, w.Expected
+		err := e.begin(ctx, &c, h.req)
+		if err == nil {
+			err = e.fill(h.req, w.Stream, w.Events)
+		}
+		if err == nil {
+			err = e.admit(ctx, &c, opHold)
+		}
 		if err != nil {
 			return TxResult{}, err
 		}
@@ -235,7 +239,7 @@ func (t *txn) hold(ctx context.Context) error {
 		h.req.held, h.req.leavable = h, false
 		h.req.phase.Store(phaseAwaited) // below
 		h.stream = e.streams.getOrPut(h.name, e.newStream)
-		if err := h.stream.actor.Post(ctx, h.req); err != nil {
+		if err := h.stream.actor.Send(ctx, h.req); err != nil {
 			if errors.Is(err, actor.ErrStopped) {
 				err = ErrClosed
 			}

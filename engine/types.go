@@ -79,17 +79,34 @@ const reservedRule = `a name that does not begin with "$": those are Weir's`
 // named is how a Go type says its own event type. It is asked once, on the zero value.
 type named interface{ EventType() string }
 
-// ofEvent returns the type of an event to be appended. Last is that of the one before it, or nil:
-// events that are appended together are often of one type.
-func (r *typeRegistry) ofEvent(ev *NewEvent, last *eventType) (*eventType, error) {
+// usedType is the answer to the last question for a type: events that follow one another are often
+// of one type.
+type usedType struct {
+	in   *registered // as long as this is what is registered, it holds
+	goes reflect.Type
+	t    *eventType
+}
+
+// ofEvent returns the type of an event to be appended. Last is the caller's own.
+func (r *typeRegistry) ofEvent(ev *NewEvent, last *usedType) (*eventType, error) {
 	goes := reflect.TypeOf(ev.Data)
 	if goes.Kind() == reflect.Pointer && reflect.ValueOf(ev.Data).IsNil() {
 		return nil, &InvalidError{What: "payload", Value: fmt.Sprintf("a nil %v", goes), Rule: "a value"}
 	}
+	if last.goes == goes && last.in == r.now.Load() && (ev.Type == last.t.name || ev.Type == "" && last.t.goes == goes) {
+		return last.t, nil
+	}
+	now := r.now.Load()
+	t, err := r.find(ev, goes)
+	if err == nil && t.name[0] != '$' && now == r.now.Load() { // those of Weir are not for everybody
+		*last = usedType{now, goes, t}
+	}
+	return t, err
+}
+
+// find is ofEvent for an event whose payload has the Go type goes.
+func (r *typeRegistry) find(ev *NewEvent, goes reflect.Type) (*eventType, error) {
 	if ev.Type == "" {
-		if last != nil && last.goes == goes {
-			return last, nil
-		}
 		return r.ofGo(goes)
 	}
 	if deref(goes) == payloadType {
