@@ -7,9 +7,11 @@ import (
 	"sync/atomic"
 )
 
-// aloneTurns is how many turns of one message each show that nobody shares the actor, so
-// that it may be lent again. Going from one mode to the other and back costs some 2 µs.
-const aloneTurns = 32
+// ownTurns is how many turns an owner goroutine of an actor that is lent has at least. Then it ends
+// when its mailbox is empty: what made it necessary, a borrower that lost its processor or was slow, is
+// over by then, and borrowing serves many senders faster than a goroutine does that must be asked and
+// has to wake each of them. Going from one mode to the other and back costs some 2 µs.
+const ownTurns = 8
 
 // Receiver is the state that an actor owns.
 type Receiver[M any] interface {
@@ -123,7 +125,7 @@ func (act *activation[M]) runTurns() (again bool) {
 			again = true
 		}
 	}()
-	sys, box, last, alone := act.actor.sys, act.box, 0, 0
+	sys, box, last, turns := act.actor.sys, act.box, 0, 0
 	if cap(act.batch) == 0 {
 		act.batch = make([]M, 0, min(sys.cfg.Batch, 8)) // grown by the first turn that fills it
 	}
@@ -150,14 +152,10 @@ func (act *activation[M]) runTurns() (again bool) {
 			act.actor.recv.Receive(act.batch)
 		}
 		last = act.done()
-		if last > 1 {
-			alone = 0
-		} else {
-			alone++
-		}
+		turns++
 		switch {
-		case alone >= aloneTurns && sys.cfg.Lend && box.retire():
-			return false // nobody shares the actor: let senders be its owner
+		case turns >= ownTurns && sys.cfg.Lend && box.retire():
+			return false // let senders be its owner
 		case sys.count.Load() > int64(sys.cfg.Linger) && box.retire():
 			return false // too many actors are active for this one to stay in case of more
 		case !act.watched.Load():

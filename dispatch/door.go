@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"sync/atomic"
 )
@@ -28,6 +29,9 @@ func newDoor() *door {
 	return d
 }
 
+// doorYields is how often a producer that finds the door closed lets others run before it waits.
+const doorYields = 4
+
 // Admit lets a producer in: it blocks while a handler with the [Block] policy has a
 // full mailbox, until ctx is done (whose cause it returns) or the dispatcher drains
 // ([ErrClosed]). A handler of this dispatcher, known by its context or its goroutine,
@@ -43,7 +47,17 @@ func (d *Dispatcher[E]) Admit(ctx context.Context) error {
 }
 
 func (d *Dispatcher[E]) waitAtDoor(ctx context.Context) error {
-	if _, inside := d.Inside(ctx); inside || d.seats.here() != nil {
+	if _, inside := d.Inside(ctx); inside {
+		return nil
+	}
+	// Handlers may need no more than the processor: to wait so costs a fraction of what follows.
+	for n := 0; n < doorYields && !d.door.isClosed.Load(); n++ {
+		runtime.Gosched()
+		if d.log.Head() < d.door.limit.Load() {
+			return nil
+		}
+	}
+	if d.seats.here() != nil {
 		return nil
 	}
 	// Counted before the first look, so that a handler that makes room from now on
@@ -73,7 +87,9 @@ func (d *Dispatcher[E]) waitAtDoor(ctx context.Context) error {
 
 // setLimit is called by the dispatcher's goroutine.
 func (r *door) setLimit(limit, head uint64) {
-	r.limit.Store(limit)
+	if r.limit.Load() != limit { // else producers would have to fetch it anew
+		r.limit.Store(limit)
+	}
 	if r.isClosed.Load() { // maybe since limit was computed
 		r.limit.Store(0)
 		return

@@ -140,7 +140,7 @@ func (h *Handler[E]) run() {
 			h.exit()
 		}
 	}()
-	h.loop()
+	seated(h.loop)
 	returned = true
 	h.exit()
 }

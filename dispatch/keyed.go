@@ -197,13 +197,15 @@ func (k *keyed[E]) runWorker(w *keyedWorker[E]) {
 			k.finish(w.slot, false)
 		}
 	}()
-	if w.dead {
-		k.deliver(w, w.slot)
-	}
-	for s := range w.in {
-		w.slot = s
-		k.handle(w, s)
-	}
+	seated(func() {
+		if w.dead {
+			k.deliver(w, w.slot)
+		}
+		for s := range w.in {
+			w.slot = s
+			k.handle(w, s)
+		}
+	})
 	returned = true
 }
 

@@ -275,7 +275,7 @@ func (h *Handler[E]) once(ev E) (tried bool, err error) {
 		}()
 		w.load([]E{ev})
 		w.pulse.begin(h.d.watch)
-		err = w.run()
+		seated(func() { err = w.run() })
 		w.pulse.end()
 	})
 	if !started {

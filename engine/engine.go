@@ -33,6 +33,7 @@ type Engine struct {
 	snapshots *snapshots
 	deciding  atomic.Int64 // calls of Decide that have not returned
 	requests  sync.Pool    // of *request
+	_         [64]byte     // what follows changes with each append, the above does not
 	gate      gate
 	// submitted has a token for each append of Submit that is not answered. A channel of empty
 	// structs takes no memory for its capacity, and lets those who wait in by turns.

@@ -13,36 +13,59 @@ import (
 // The log is a list of segments, fixed arrays that never move, behind one atomic head:
 // readers take no lock. A stream's index holds positions, and a payload is the
 // caller's own value, neither copied nor encoded.
+//
+// What is written with each commit has cache lines of its own: a processor that reads should not
+// have to fetch anew what has not changed.
 type Memory struct {
 	streams *shards[memStream]
 	types   *typeTable
-	head    atomic.Uint64
 	closed  atomic.Bool
 	// segments is replaced, never changed, when a segment is added, or Compact lets go of
 	// some: those are nil, or copies without the events that were removed. Those at or before
 	// head/segmentSize are complete.
 	segments atomic.Pointer[[]*segment]
 	numbered atomic.Pointer[memStreams] // the streams that have had an event
-	// spare is the next segment, made before it is needed and outside mu, for which others wait;
-	// spareMade says that somebody has made it, or is about to.
-	spare     atomic.Pointer[segment]
-	spareMade atomic.Bool
 	// holes says that events were removed: Types then looks at each event's stream. It is set
 	// before the first event goes. A reader loads segments first: what has holes says so.
 	holes atomic.Bool
 
-	mu         sync.Mutex // held for a commit: pure memory work
+	_    [64]byte
+	head atomic.Uint64
+	_    [64]byte
+
+	mu         spinMutex // held for a commit: pure memory work
 	clock      clock
 	lastNumber uint32        // of a stream. Guarded by mu
 	compacting chan struct{} // cap 1: a token for who compacts
 	// tags has the positions of the events with a tag, ascending. Guarded by mu; what is in
 	// a list never changes.
 	tags map[string][]Position
+	// spare is the next segment, made before it is needed and outside mu, for which others wait;
+	// spareMade says that somebody has made it, or is about to.
+	spare     atomic.Pointer[segment]
+	spareMade atomic.Bool
 
 	checkMu     sync.Mutex // guards what follows
 	checkpoints map[string]Position
 	parked      map[string][]ParkedRecord
 	snapshots   map[*memStream]map[string]Snapshot // by name; most streams have none
+}
+
+// spinMutex is a mutex that is held for a fraction of a microsecond. Who finds it taken looks a few times
+// more before it sleeps: to be woken costs several microseconds, and a [sync.Mutex] sleeps at once
+// while there are other goroutines to run.
+type spinMutex struct{ sync.Mutex }
+
+const lockSpins = 64
+
+// Lock locks m.
+func (m *spinMutex) Lock() {
+	for range lockSpins {
+		if m.TryLock() {
+			return
+		}
+	}
+	m.Mutex.Lock()
 }
 
 // NewMemory returns an empty memory backend.
