@@ -151,12 +151,7 @@ func (e *Engine) send(ctx context.Context, r *request, stream string) (_ Result,
 }
 
 // stream returns the actor of a stream.
-func (e *Engine) stream(name string) *stream {
-	if s, ok := e.streams.get(name); ok {
-		return s
-	}
-	return e.streams.getOrPut(name, e.newStream)
-}
+func (e *Engine) stream(name string) *stream { return e.streams.getOrPut(name) }
 
 // give puts a request into the stream's mailbox. Without an error it is accepted, and may be
 // answered already, so that it is the caller's no more unless the caller waits for the answer.

@@ -71,7 +71,6 @@ func Open(opts Options) (*Engine, error) {
 		types:   newTypeRegistry(opts.Backend),
 		codecs:  codecs,
 		group:   actor.NewGroup(),
-		streams: newShards((*stream).name),
 		folds:   newFolds(opts.CachedStates),
 		gate:    gate{zero: make(chan struct{}, 1)},
 		closing: make(chan struct{}),
@@ -79,6 +78,7 @@ func Open(opts Options) (*Engine, error) {
 		submitted: make(chan struct{}, opts.MaxSubmitted),
 		following: following{none: make(chan struct{}, 1)},
 	}
+	e.streams = newShards((*stream).name, e.initStream)
 	e.guard = newGuard(&e.opts)
 	e.snapshots = newSnapshots(e)
 	e.requests.New = e.newRequest

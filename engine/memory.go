@@ -22,7 +22,6 @@ type Memory struct {
 	// some: those are nil, or copies without the events that were removed. Those at or before
 	// head/segmentSize are complete.
 	segments atomic.Pointer[[]*segment]
-	numbered atomic.Pointer[memStreams] // the streams that have had an event
 	// spare is the next segment, made before it is needed and outside mu, for which others wait;
 	// spareMade says that somebody has made it, or is about to.
 	spare     atomic.Pointer[segment]
@@ -33,7 +32,6 @@ type Memory struct {
 
 	mu         sync.Mutex // held for a commit: pure memory work
 	clock      clock
-	lastNumber uint32        // of a stream. Guarded by mu
 	compacting chan struct{} // cap 1: a token for who compacts
 	// tags has the positions of the events with a tag, ascending. Guarded by mu; what is in
 	// a list never changes.
@@ -48,7 +46,7 @@ type Memory struct {
 // NewMemory returns an empty memory backend.
 func NewMemory() *Memory {
 	m := &Memory{
-		streams:     newShards(func(s *memStream) string { return s.name }),
+		streams:     newShards((*memStream).fullName, (*memStream).init),
 		types:       newTypeTable(),
 		checkpoints: make(map[string]Position),
 		parked:      make(map[string][]ParkedRecord),
@@ -57,7 +55,6 @@ func NewMemory() *Memory {
 		tags:        make(map[string][]Position),
 	}
 	m.segments.Store(new([]*segment))
-	m.numbered.Store(new(memStreams))
 	return m
 }
 
@@ -96,8 +93,8 @@ func (m *Memory) Load(_ context.Context, name string) (StreamState, error) {
 	if err := m.check(); err != nil {
 		return StreamState{}, err
 	}
-	s, ok := m.streams.get(name)
-	if !ok {
+	s := m.streams.get(name)
+	if s == nil {
 		return StreamState{Name: name}, nil
 	}
 	head := m.Head() // first: what is committed up to here is in the index
@@ -108,8 +105,7 @@ func (m *Memory) stream(s StreamState) *memStream {
 	if ref, ok := s.Ref.(*memStream); ok {
 		return ref
 	}
-	ref, _ := m.streams.get(s.Name)
-	return ref
+	return m.streams.get(s.Name)
 }
 
 // Find implements [Backend].
@@ -148,7 +144,7 @@ func (m *Memory) commitLocked(writes []*Write) error {
 	for _, w := range writes {
 		s, ok := w.Stream.Ref.(*memStream)
 		if !ok {
-			s = m.streams.getOrPut(w.Stream.Name, newMemStream)
+			s = m.streams.getOrPut(w.Stream.Name)
 			w.Stream.Ref = s
 		}
 		if s.deleted() {
@@ -160,7 +156,6 @@ func (m *Memory) commitLocked(writes []*Write) error {
 	for _, w := range writes {
 		s := w.Stream.Ref.(*memStream)
 		w.Position, w.Time, w.Durability = pos+1, time.Unix(0, now).UTC(), Volatile
-		m.numberLocked(s)
 		s.mu.Lock()
 		for i := range w.Events {
 			pos++

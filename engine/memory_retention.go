@@ -26,7 +26,7 @@ func (m *Memory) Delete(_ context.Context, state StreamState) error {
 	if err := m.check(); err != nil {
 		return err
 	}
-	s := m.streams.getOrPut(state.Name, newMemStream)
+	s := m.streams.getOrPut(state.Name)
 	m.cut(s, deletedCut)
 	m.dropSnapshots(s)
 	return nil
@@ -83,7 +83,7 @@ func (m *Memory) Compact(ctx context.Context, rules []RetentionRule) (done Compa
 // apply raises the cuts of the streams that a rule is for.
 func (m *Memory) apply(ctx context.Context, rule RetentionRule, now time.Time, removed *uint64) error {
 	if rule.Stream != "" {
-		if s, ok := m.streams.get(rule.Stream); ok {
+		if s := m.streams.get(rule.Stream); s != nil {
 			*removed += m.limit(s, rule, now)
 		}
 		return nil
@@ -169,7 +169,7 @@ func (s *memStream) free(segs []*segment, whole int, touched map[int]struct{}) (
 // A reader goes on with what it has.
 func (m *Memory) replace(segs []*segment, touched map[int]struct{}) (bytes int64) {
 	fresh := make(map[int]*segment, replaceAtOnce)
-	streams := *m.numbered.Load()
+	streams := m.streams.values.all()
 	for i := range touched {
 		if fresh[i] = segs[i].withoutFreed(streams); fresh[i] == nil {
 			bytes += segmentSize * int64(unsafe.Sizeof(fact{})+unsafe.Sizeof(segs[i].data[0]))
@@ -189,7 +189,7 @@ const replaceAtOnce = 256
 
 // withoutFreed returns a copy without the events that free has let go of, or nil if none is
 // left. What was removed since then stays until the next time: free has yet to see it.
-func (seg *segment) withoutFreed(streams memStreams) *segment {
+func (seg *segment) withoutFreed(streams slabBlocks[memStream]) *segment {
 	var kept *segment
 	for i := range seg.facts {
 		f := &seg.facts[i]

@@ -16,7 +16,7 @@ type memStream struct {
 
 	mu       sync.Mutex // pure memory work
 	category int32      // length of the category, a prefix of name; immutable
-	number   uint32     // 0 until it has an event, then fixed. Guarded by Memory.mu
+	number   uint32     // its place among the streams; immutable
 	index    index      // guarded by mu
 	freed    Version    // up to here Compact has let go of what was removed. owner: Compact
 }
@@ -103,6 +103,8 @@ func (s *memStream) upTo(head Position) index {
 	return x
 }
 
-func newMemStream(name string) *memStream {
-	return &memStream{name: name, category: int32(len(category(name)))}
+func (s *memStream) init(number uint32, name string) {
+	s.name, s.number, s.category = name, number, int32(len(category(name)))
 }
+
+func (s *memStream) fullName() string { return s.name }
