@@ -1,5 +1,7 @@
 package engine
 
+import "unsafe"
+
 // CheckpointFailures returns how many saves have failed.
 func (e *Engine) CheckpointFailures() int { return int(e.checkpoints.failed.Load()) }
 
@@ -128,3 +130,40 @@ func (n Names) Len() int { return n.s.len() }
 
 // Each calls fn with each.
 func (n Names) Each(fn func(*Named) error) error { return n.s.each(fn) }
+
+// StreamIndex is the memory backend's index of one stream.
+type StreamIndex struct{ s memStream }
+
+// Add adds positions, as a commit does.
+func (x *StreamIndex) Add(positions ...Position) {
+	n := int(x.s.n.Load())
+	for i, pos := range positions {
+		x.s.addLocked(n+i, pos)
+	}
+	x.s.n.Store(uint64(n + len(positions)))
+}
+
+// Cut removes what is before a version, and lets go of it, as far as can be. It returns of how much.
+func (x *StreamIndex) Cut(before Version) int {
+	x.s.raiseCut(uint64(before))
+	return x.s.dropLocked(before - 1)
+}
+
+// Delete removes all.
+func (x *StreamIndex) Delete() int {
+	x.s.raiseCut(deletedCut)
+	return x.s.dropLocked(Version(x.s.n.Load()))
+}
+
+// Read returns the version of the first position that is readable, and these up to head.
+func (x *StreamIndex) Read(head Position) (first Version, positions []Position) {
+	snap := x.s.upTo(head)
+	first = max(1, Version(min(x.s.cut.Load(), uint64(snap.n)+1)))
+	for v := first; v <= Version(snap.n); v++ {
+		positions = append(positions, snap.at(v))
+	}
+	return first, positions
+}
+
+// MemStreamSize is the size of what the memory backend has for each stream.
+const MemStreamSize = unsafe.Sizeof(memStream{})

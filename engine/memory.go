@@ -118,11 +118,15 @@ func (m *Memory) Find(_ context.Context, state StreamState, ids []string, versio
 	if s == nil {
 		return nil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	known := s.ids.Load()
+	if known == nil {
+		return nil
+	}
+	known.mu.Lock()
+	defer known.mu.Unlock()
 	cut := Version(s.cut.Load())
 	for i, id := range ids {
-		if v := s.ids[id]; v >= cut {
+		if v := known.versions[id]; v >= cut {
 			versions[i] = v
 		}
 	}
@@ -156,18 +160,15 @@ func (m *Memory) commitLocked(writes []*Write) error {
 	for _, w := range writes {
 		s := w.Stream.Ref.(*memStream)
 		w.Position, w.Time, w.Durability = pos+1, time.Unix(0, now).UTC(), Volatile
-		s.mu.Lock()
+		n := int(s.n.Load())
 		for i := range w.Events {
 			pos++
 			version := w.After + 1 + Version(i)
 			seg, at := m.placeLocked(pos)
 			seg.set(at, fact{now, version, s.number, w.Events[i].TypeID}, &w.Events[i])
-			s.index.add(pos)
+			s.addLocked(n+i, pos)
 			if id := w.Events[i].ID; id != "" {
-				if s.ids == nil {
-					s.ids = make(map[string]Version)
-				}
-				s.ids[id] = version
+				s.withIDs().put(id, version)
 			}
 			if len(w.Events[i].Meta.Extra) > 0 {
 				for _, tag := range w.Events[i].Meta.Tags() {
@@ -175,7 +176,7 @@ func (m *Memory) commitLocked(writes []*Write) error {
 				}
 			}
 		}
-		s.mu.Unlock()
+		s.n.Store(uint64(n + len(w.Events)))
 	}
 	// The moment at which all of it can be seen: after the records and the indexes.
 	m.head.Store(uint64(pos))

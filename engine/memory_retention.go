@@ -69,7 +69,7 @@ func (m *Memory) Compact(ctx context.Context, rules []RetentionRule) (done Compa
 	segs := *m.segments.Load()
 	touched := make(map[int]struct{}) // segments, by index
 	err = m.streams.each(func(s *memStream) error {
-		done.Freed += s.free(segs, whole, touched)
+		done.Freed += m.free(s, segs, whole, touched)
 		return context.Cause(ctx)
 	})
 	// Even if ctx is done: what was freed of a stream must be freed of its segments.
@@ -126,42 +126,36 @@ func (m *Memory) limit(s *memStream, rule RetentionRule, now time.Time) uint64 {
 // freeAtOnce is how many event IDs are forgotten before commits to the stream get their turn.
 const freeAtOnce = 1024
 
-// free forgets the IDs of what was removed, and lets go of the index, as far as it is in the
+// free forgets the IDs of what was removed from a stream, and lets go of the index, as far as it is in the
 // first whole segments, which it notes. It returns the bytes of the index. REQUIRES: the token.
-func (s *memStream) free(segs []*segment, whole int, touched map[int]struct{}) (bytes int64) {
+func (m *Memory) free(s *memStream, segs []*segment, whole int, touched map[int]struct{}) (bytes int64) {
 	cut := s.cut.Load()
-	s.mu.Lock()
-	x := s.index
-	s.mu.Unlock()
+	x := s.snapshot()
 	last := Version(min(cut-min(cut, 1), uint64(x.n)))
-	for s.freed < last {
-		s.mu.Lock()
-		for n := 0; n < freeAtOnce && s.freed < last; n++ {
-			seg, i := x.at(s.freed + 1).place()
+	if last == 0 {
+		return 0
+	}
+	ids := s.withIDs()
+	for ids.freed < last {
+		ids.mu.Lock()
+		for n := 0; n < freeAtOnce && ids.freed < last; n++ {
+			v := ids.freed + 1
+			seg, i := x.at(v).place()
 			if seg >= whole {
-				last = s.freed
+				last = ids.freed
 				break
 			}
-			if id := segs[seg].id(i); id != "" && s.ids[id] == s.freed+1 {
-				delete(s.ids, id)
+			if id := segs[seg].id(i); id != "" && ids.versions[id] == v {
+				delete(ids.versions, id)
 			}
 			touched[seg] = struct{}{}
-			s.freed++
+			ids.freed = v
 		}
-		s.mu.Unlock()
+		ids.mu.Unlock()
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.ids) == 0 {
-		s.ids = nil
-	}
-	was := s.index.dropped
-	if s.deleted() && s.freed == Version(s.index.n) {
-		s.index = index{n: s.index.n, dropped: s.index.n} // nothing is ever added
-	} else {
-		s.index.drop(s.freed)
-	}
-	return int64(s.index.dropped-was) * int64(unsafe.Sizeof(Position(0)))
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return int64(s.dropLocked(ids.freed)) * int64(unsafe.Sizeof(Position(0)))
 }
 
 // replace puts copies without the records that were removed in the place of segments, and
@@ -193,7 +187,7 @@ func (seg *segment) withoutFreed(streams slabBlocks[memStream]) *segment {
 	var kept *segment
 	for i := range seg.facts {
 		f := &seg.facts[i]
-		if f.stream == 0 || f.version <= streams.at(f.stream).freed {
+		if f.stream == 0 || f.version <= streams.at(f.stream).freed() {
 			continue
 		}
 		if kept == nil {
