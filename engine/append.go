@@ -159,7 +159,7 @@ func (e *Engine) admit(ctx context.Context, c *call, op requestOp) error {
 // owner returns the actor of the call's stream.
 func (e *Engine) owner(c *call) *stream {
 	if c.stream == nil {
-		c.stream = e.streams.getOrPut(c.name, e.newStream)
+		c.stream = e.streams.put(c.hash, c.name)
 	}
 	return c.stream
 }

@@ -73,7 +73,6 @@ func Open(opts Options) (*Engine, error) {
 		types:   newTypeRegistry(opts.Backend),
 		codecs:  codecs,
 		group:   actor.NewGroup(),
-		streams: newShards((*stream).name),
 		folds:   newFolds(opts.CachedStates),
 		closing: make(chan struct{}),
 
@@ -82,6 +81,7 @@ func Open(opts Options) (*Engine, error) {
 	}
 	e.gate.init()
 	e.first = e.backend.Head()
+	e.streams = newShards((*stream).name, e.initStream)
 	e.guard = newGuard(&e.opts)
 	e.snapshots = newSnapshots(e)
 	e.requests.New = e.newRequest

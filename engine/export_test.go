@@ -1,5 +1,7 @@
 package engine
 
+import "unsafe"
+
 // CheckpointFailures returns how many saves have failed.
 func (e *Engine) CheckpointFailures() int { return int(e.checkpoints.failed.Load()) }
 
@@ -65,21 +67,103 @@ const (
 	MaxFingerprintBytes  = maxFingerprintBytes
 )
 
-// NamesWithOneHash puts names into a table of streams under one and the same hash, and returns those that
-// it does not give back.
-func NamesWithOneHash(names []string, hash uint32) (lost []string) {
-	var t nameTable[string]
-	self := func(s *string) string { return *s }
-	for i := range names {
-		if v := t.get(hash, names[i], self); v != nil {
-			lost = append(lost, names[i]) // found before it was there
-		}
-		t.put(hash, &names[i])
-	}
-	for i := range names {
-		if t.get(hash, names[i], self) != &names[i] {
-			lost = append(lost, names[i])
-		}
-	}
-	return lost
+// HashTable is the table of hashes.
+type HashTable struct{ t *hashTable }
+
+// NewHashTable returns an empty one.
+func NewHashTable() *HashTable { return &HashTable{newHashTable(0)} }
+
+// Put adds a number.
+func (h *HashTable) Put(hash, number uint32) {
+	h.t = h.t.withRoom()
+	h.t.put(hash, number)
 }
+
+// Remove takes a number out.
+func (h *HashTable) Remove(hash, number uint32) { h.t.remove(hash, number) }
+
+// Shrink makes the table as small as it can be.
+func (h *HashTable) Shrink() { h.t = h.t.resized(h.t.n) }
+
+// Find returns the numbers of a hash.
+func (h *HashTable) Find(hash uint32) (numbers []uint32) {
+	for i, number, ok := h.t.next(hash, h.t.start(hash)); ok; i, number, ok = h.t.next(hash, i+1) {
+		numbers = append(numbers, number)
+	}
+	return numbers
+}
+
+// Size returns how many numbers and how many places there are.
+func (h *HashTable) Size() (n, places int) { return h.t.n, len(h.t.places) }
+
+// Named is what Names has of a name.
+type Named struct {
+	Name   string
+	Number uint32
+	size   [200]byte // a block of the slab has 36 of them
+}
+
+// Names is a map as the engine's streams are in.
+type Names struct{ s *shards[Named] }
+
+// NewNames returns an empty map.
+func NewNames() Names {
+	return Names{newShards(func(v *Named) string { return v.Name }, func(v *Named, number uint32, name string) {
+		if v.Name != "" || v.size != [200]byte{} {
+			panic("in use already")
+		}
+		v.Name, v.Number, v.size[number%200] = name, number, 1
+	})}
+}
+
+// Get returns what there is of a name, or nil.
+func (n Names) Get(name string) *Named { return n.s.get(name) }
+
+// GetOrPut returns what there is of a name, which there is then.
+func (n Names) GetOrPut(name string) *Named { return n.s.getOrPut(name) }
+
+// At returns what has a number.
+func (n Names) At(number uint32) *Named { return n.s.values.all().at(number) }
+
+// Len returns how many names there are.
+func (n Names) Len() int { return n.s.len() }
+
+// Each calls fn with each.
+func (n Names) Each(fn func(*Named) error) error { return n.s.each(fn) }
+
+// StreamIndex is the memory backend's index of one stream.
+type StreamIndex struct{ s memStream }
+
+// Add adds positions, as a commit does.
+func (x *StreamIndex) Add(positions ...Position) {
+	n := int(x.s.n.Load())
+	for i, pos := range positions {
+		x.s.addLocked(n+i, pos)
+	}
+	x.s.n.Store(uint64(n + len(positions)))
+}
+
+// Cut removes what is before a version, and lets go of it, as far as can be. It returns of how much.
+func (x *StreamIndex) Cut(before Version) int {
+	x.s.raiseCut(uint64(before))
+	return x.s.dropLocked(before - 1)
+}
+
+// Delete removes all.
+func (x *StreamIndex) Delete() int {
+	x.s.raiseCut(deletedCut)
+	return x.s.dropLocked(Version(x.s.n.Load()))
+}
+
+// Read returns the version of the first position that is readable, and these up to head.
+func (x *StreamIndex) Read(head Position) (first Version, positions []Position) {
+	snap := x.s.upTo(head)
+	first = max(1, Version(min(x.s.cut.Load(), uint64(snap.n)+1)))
+	for v := first; v <= Version(snap.n); v++ {
+		positions = append(positions, snap.at(v))
+	}
+	return first, positions
+}
+
+// MemStreamSize is the size of what the memory backend has for each stream.
+const MemStreamSize = unsafe.Sizeof(memStream{})

@@ -24,7 +24,6 @@ type Memory struct {
 	// some: those are nil, or copies without the events that were removed. Those at or before
 	// head/segmentSize are complete.
 	segments atomic.Pointer[[]*segment]
-	numbered atomic.Pointer[memStreams] // the streams that have had an event
 	// holes says that events were removed: Types then looks at each event's stream. It is set
 	// before the first event goes. A reader loads segments first: what has holes says so.
 	holes atomic.Bool
@@ -35,7 +34,6 @@ type Memory struct {
 
 	mu         spinMutex // held for a commit: pure memory work
 	clock      clock
-	lastNumber uint32        // of a stream. Guarded by mu
 	compacting chan struct{} // cap 1: a token for who compacts
 	// tags has the positions of the events with a tag, ascending. Guarded by mu; what is in
 	// a list never changes.
@@ -71,7 +69,7 @@ func (m *spinMutex) Lock() {
 // NewMemory returns an empty memory backend.
 func NewMemory() *Memory {
 	m := &Memory{
-		streams:     newShards(func(s *memStream) string { return s.name }),
+		streams:     newShards((*memStream).fullName, (*memStream).init),
 		types:       newTypeTable(),
 		checkpoints: make(map[string]Position),
 		parked:      make(map[string][]ParkedRecord),
@@ -80,7 +78,6 @@ func NewMemory() *Memory {
 		tags:        make(map[string][]Position),
 	}
 	m.segments.Store(new([]*segment))
-	m.numbered.Store(new(memStreams))
 	return m
 }
 
@@ -119,8 +116,8 @@ func (m *Memory) Load(_ context.Context, name string) (StreamState, error) {
 	if err := m.check(); err != nil {
 		return StreamState{}, err
 	}
-	s, ok := m.streams.get(name)
-	if !ok {
+	s := m.streams.get(name)
+	if s == nil {
 		return StreamState{Name: name}, nil
 	}
 	head := m.Head() // first: what is committed up to here is in the index
@@ -131,8 +128,7 @@ func (m *Memory) stream(s StreamState) *memStream {
 	if ref, ok := s.Ref.(*memStream); ok {
 		return ref
 	}
-	ref, _ := m.streams.get(s.Name)
-	return ref
+	return m.streams.get(s.Name)
 }
 
 // Find implements [Backend].
@@ -145,11 +141,15 @@ func (m *Memory) Find(_ context.Context, state StreamState, ids []string, versio
 	if s == nil {
 		return nil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	known := s.ids.Load()
+	if known == nil {
+		return nil
+	}
+	known.mu.Lock()
+	defer known.mu.Unlock()
 	cut := Version(s.cut.Load())
 	for i, id := range ids {
-		if v := s.ids[id]; v >= cut {
+		if v := known.versions[id]; v >= cut {
 			versions[i] = v
 		}
 	}
@@ -171,7 +171,7 @@ func (m *Memory) commitLocked(writes []*Write) error {
 	for _, w := range writes {
 		s, ok := w.Stream.Ref.(*memStream)
 		if !ok {
-			s = m.streams.getOrPut(w.Stream.Name, newMemStream)
+			s = m.streams.getOrPut(w.Stream.Name)
 			w.Stream.Ref = s
 		}
 		if s.deleted() {
@@ -183,19 +183,15 @@ func (m *Memory) commitLocked(writes []*Write) error {
 	for _, w := range writes {
 		s := w.Stream.Ref.(*memStream)
 		w.Position, w.Time, w.Durability = pos+1, time.Unix(0, now).UTC(), Volatile
-		m.numberLocked(s)
-		s.mu.Lock()
+		n := int(s.n.Load())
 		for i := range w.Events {
 			pos++
 			version := w.After + 1 + Version(i)
 			seg, at := m.placeLocked(pos)
 			seg.set(at, fact{now, version, s.number, w.Events[i].TypeID}, &w.Events[i])
-			s.index.add(pos)
+			s.addLocked(n+i, pos)
 			if id := w.Events[i].ID; id != "" {
-				if s.ids == nil {
-					s.ids = make(map[string]Version)
-				}
-				s.ids[id] = version
+				s.withIDs().put(id, version)
 			}
 			if len(w.Events[i].Meta.Extra) > 0 {
 				for _, tag := range w.Events[i].Meta.Tags() {
@@ -203,7 +199,7 @@ func (m *Memory) commitLocked(writes []*Write) error {
 				}
 			}
 		}
-		s.mu.Unlock()
+		s.n.Store(uint64(n + len(w.Events)))
 	}
 	// The moment at which all of it can be seen: after the records and the indexes.
 	m.head.Store(uint64(pos))

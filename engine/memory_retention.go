@@ -26,7 +26,7 @@ func (m *Memory) Delete(_ context.Context, state StreamState) error {
 	if err := m.check(); err != nil {
 		return err
 	}
-	s := m.streams.getOrPut(state.Name, newMemStream)
+	s := m.streams.getOrPut(state.Name)
 	m.cut(s, deletedCut)
 	m.dropSnapshots(s)
 	return nil
@@ -69,7 +69,7 @@ func (m *Memory) Compact(ctx context.Context, rules []RetentionRule) (done Compa
 	segs := *m.segments.Load()
 	touched := make(map[int]struct{}) // segments, by index
 	err = m.streams.each(func(s *memStream) error {
-		done.Freed += s.free(segs, whole, touched)
+		done.Freed += m.free(s, segs, whole, touched)
 		return context.Cause(ctx)
 	})
 	// Even if ctx is done: what was freed of a stream must be freed of its segments.
@@ -83,7 +83,7 @@ func (m *Memory) Compact(ctx context.Context, rules []RetentionRule) (done Compa
 // apply raises the cuts of the streams that a rule is for.
 func (m *Memory) apply(ctx context.Context, rule RetentionRule, now time.Time, removed *uint64) error {
 	if rule.Stream != "" {
-		if s, ok := m.streams.get(rule.Stream); ok {
+		if s := m.streams.get(rule.Stream); s != nil {
 			*removed += m.limit(s, rule, now)
 		}
 		return nil
@@ -126,42 +126,36 @@ func (m *Memory) limit(s *memStream, rule RetentionRule, now time.Time) uint64 {
 // freeAtOnce is how many event IDs are forgotten before commits to the stream get their turn.
 const freeAtOnce = 1024
 
-// free forgets the IDs of what was removed, and lets go of the index, as far as it is in the
+// free forgets the IDs of what was removed from a stream, and lets go of the index, as far as it is in the
 // first whole segments, which it notes. It returns the bytes of the index. REQUIRES: the token.
-func (s *memStream) free(segs []*segment, whole int, touched map[int]struct{}) (bytes int64) {
+func (m *Memory) free(s *memStream, segs []*segment, whole int, touched map[int]struct{}) (bytes int64) {
 	cut := s.cut.Load()
-	s.mu.Lock()
-	x := s.index
-	s.mu.Unlock()
+	x := s.snapshot()
 	last := Version(min(cut-min(cut, 1), uint64(x.n)))
-	for s.freed < last {
-		s.mu.Lock()
-		for n := 0; n < freeAtOnce && s.freed < last; n++ {
-			seg, i := x.at(s.freed + 1).place()
+	if last == 0 {
+		return 0
+	}
+	ids := s.withIDs()
+	for ids.freed < last {
+		ids.mu.Lock()
+		for n := 0; n < freeAtOnce && ids.freed < last; n++ {
+			v := ids.freed + 1
+			seg, i := x.at(v).place()
 			if seg >= whole {
-				last = s.freed
+				last = ids.freed
 				break
 			}
-			if id := segs[seg].id(i); id != "" && s.ids[id] == s.freed+1 {
-				delete(s.ids, id)
+			if id := segs[seg].id(i); id != "" && ids.versions[id] == v {
+				delete(ids.versions, id)
 			}
 			touched[seg] = struct{}{}
-			s.freed++
+			ids.freed = v
 		}
-		s.mu.Unlock()
+		ids.mu.Unlock()
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.ids) == 0 {
-		s.ids = nil
-	}
-	was := s.index.dropped
-	if s.deleted() && s.freed == Version(s.index.n) {
-		s.index = index{n: s.index.n, dropped: s.index.n} // nothing is ever added
-	} else {
-		s.index.drop(s.freed)
-	}
-	return int64(s.index.dropped-was) * int64(unsafe.Sizeof(Position(0)))
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return int64(s.dropLocked(ids.freed)) * int64(unsafe.Sizeof(Position(0)))
 }
 
 // replace puts copies without the records that were removed in the place of segments, and
@@ -169,7 +163,7 @@ func (s *memStream) free(segs []*segment, whole int, touched map[int]struct{}) (
 // A reader goes on with what it has.
 func (m *Memory) replace(segs []*segment, touched map[int]struct{}) (bytes int64) {
 	fresh := make(map[int]*segment, replaceAtOnce)
-	streams := *m.numbered.Load()
+	streams := m.streams.values.all()
 	for i := range touched {
 		if fresh[i] = segs[i].withoutFreed(streams); fresh[i] == nil {
 			bytes += segmentSize * int64(unsafe.Sizeof(fact{})+unsafe.Sizeof(segs[i].data[0]))
@@ -189,11 +183,11 @@ const replaceAtOnce = 256
 
 // withoutFreed returns a copy without the events that free has let go of, or nil if none is
 // left. What was removed since then stays until the next time: free has yet to see it.
-func (seg *segment) withoutFreed(streams memStreams) *segment {
+func (seg *segment) withoutFreed(streams slabBlocks[memStream]) *segment {
 	var kept *segment
 	for i := range seg.facts {
 		f := &seg.facts[i]
-		if f.stream == 0 || f.version <= streams.at(f.stream).freed {
+		if f.stream == 0 || f.version <= streams.at(f.stream).freed() {
 			continue
 		}
 		if kept == nil {

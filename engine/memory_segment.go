@@ -87,12 +87,12 @@ func (pos Position) place() (seg, i int) {
 // was read before it.
 type memView struct {
 	segs    []*segment
-	streams memStreams
+	streams slabBlocks[memStream]
 	names   []string // of types
 }
 
 func (m *Memory) view() memView {
-	return memView{*m.segments.Load(), *m.numbered.Load(), m.types.names()}
+	return memView{*m.segments.Load(), m.streams.values.all(), m.types.names()}
 }
 
 // at returns the segment of a position and the place in it. The segment is nil if Compact has
@@ -134,29 +134,4 @@ func (v *memView) event(e *Event, pos Position, seg *segment, i int) {
 	} else {
 		e.Meta = Metadata{}
 	}
-}
-
-// memStreams are the streams by number, from 1. The list is replaced when it grows, its blocks are
-// not: so an event has four bytes for its stream, and nothing for the collector to follow.
-type memStreams []*[streamsBlock]*memStream
-
-const streamsBlock = 256
-
-func (l memStreams) at(number uint32) *memStream {
-	return l[number/streamsBlock][number%streamsBlock]
-}
-
-// numberLocked gives a number to a stream that has none. REQUIRES: m.mu.
-func (m *Memory) numberLocked(s *memStream) {
-	if s.number != 0 {
-		return
-	}
-	m.lastNumber++ // 2^32 streams need more memory than there is
-	s.number = m.lastNumber
-	list := *m.numbered.Load()
-	if int(s.number/streamsBlock) == len(list) {
-		list = append(list, new([streamsBlock]*memStream)) // a reader's shorter list is not touched
-		m.numbered.Store(&list)
-	}
-	list[s.number/streamsBlock][s.number%streamsBlock] = s
 }

@@ -6,19 +6,62 @@ import (
 	"sync/atomic"
 )
 
-// memStream is a stream's index.
+// memStream is a stream's index: 64 bytes, of which an event in a stream of its own needs no more. What
+// only some streams have is elsewhere.
+//
+// The positions of versions 1, 2, … never change once n is above them, so readers take no lock:
+// see [memStream.upTo]. They are added under Memory.mu.
 type memStream struct {
 	name string
 	// cut is the first version that is not removed; deletedCut if the stream is deleted.
 	// It stands beside the name, which a reader needs next: to look at it costs nothing.
-	cut atomic.Uint64
-	ids map[string]Version // guarded by mu
+	cut      atomic.Uint64
+	n        atomic.Uint64             // versions whose positions are there; stored after them
+	first    Position                  // of version 1
+	rest     atomic.Pointer[positions] // of the others; nil for most
+	category int32                     // length of the category, a prefix of name; immutable
+	number   uint32                    // its place among the streams; immutable
+	ids      atomic.Pointer[memIDs]    // nil unless an event has an ID, or Compact was there; then fixed
+}
 
-	mu       sync.Mutex // pure memory work
-	category int32      // length of the category, a prefix of name; immutable
-	number   uint32     // 0 until it has an event, then fixed. Guarded by Memory.mu
-	index    index      // guarded by mu
-	freed    Version    // up to here Compact has let go of what was removed. owner: Compact
+// memIDs is what a stream needs to find events by their IDs, and to forget them.
+type memIDs struct {
+	mu       sync.Mutex         // pure memory work
+	versions map[string]Version // guarded by mu
+	freed    Version            // up to here Compact has let go of what was removed. owner: Compact
+}
+
+func (ids *memIDs) put(id string, v Version) {
+	ids.mu.Lock()
+	defer ids.mu.Unlock()
+	if ids.versions == nil {
+		ids.versions = make(map[string]Version)
+	}
+	ids.versions[id] = v
+}
+
+// init makes a stream of a zero one.
+func (s *memStream) init(number uint32, name string) {
+	s.name, s.number, s.category = name, number, int32(len(category(name)))
+}
+
+func (s *memStream) fullName() string { return s.name }
+
+// withIDs returns the stream's memIDs, which are there from then on.
+func (s *memStream) withIDs() *memIDs {
+	if ids := s.ids.Load(); ids != nil {
+		return ids
+	}
+	s.ids.CompareAndSwap(nil, new(memIDs)) // Compact may be faster
+	return s.ids.Load()
+}
+
+// freed returns up to where Compact has let go. REQUIRES: the token.
+func (s *memStream) freed() Version {
+	if ids := s.ids.Load(); ids != nil {
+		return ids.freed
+	}
+	return 0
 }
 
 // deletedCut is above every version.
@@ -36,73 +79,129 @@ func (s *memStream) raiseCut(cut uint64) {
 	}
 }
 
-// index holds the positions of versions 1, 2, …: what is in there never changes, so a copy
-// of the struct, made under the stream's lock, is a snapshot. The first block grows by doubling,
-// so that a small stream is small; later blocks are fixed, so that a large one is never copied.
-//
-// What Compact has let go of is nil in copies that replace first and more: a version at or
-// before dropped must not be asked for.
-type index struct {
-	first   []Position
-	more    *[]*[indexBlock]Position // nil for most
-	n       int
+// positions are those of versions 2, 3, …. The first block grows by doubling, so that a
+// small stream is small; later blocks are fixed, so that a large one is never copied. What is in there
+// never changes: what grows or is dropped is replaced.
+type positions struct {
+	few  []Position // of versions up to indexBlock+1; those above memStream.n are yet to be set
+	many *blocks    // of the others; nil for most
+}
+
+// blocks are the positions of versions from indexBlock+2 on. Those that Compact has let go of are nil,
+// and few is then: a version at or before dropped must not be asked for.
+type blocks struct {
+	list    []*[indexBlock]Position
 	dropped int
 }
 
 const indexBlock = 1024
 
-// add appends a position. REQUIRES: memStream.mu.
-func (x *index) add(pos Position) {
-	if x.n < indexBlock {
-		x.first = append(x.first, pos)
-	} else {
-		i := x.n - indexBlock
-		if i%indexBlock == 0 {
-			var blocks []*[indexBlock]Position
-			if x.more != nil {
-				blocks = *x.more
-			}
-			blocks = append(blocks, new([indexBlock]Position)) // a snapshot's shorter slice is not touched
-			x.more = &blocks
-		}
-		(*x.more)[i/indexBlock][i%indexBlock] = pos
+// addLocked adds the position of the version after n, which the caller then stores in s.n.
+// REQUIRES: Memory.mu.
+func (s *memStream) addLocked(n int, pos Position) {
+	if n == 0 {
+		s.first = pos
+		return
 	}
-	x.n++
+	i := n - 1
+	rest := s.rest.Load()
+	if i < indexBlock {
+		if rest == nil {
+			rest = &positions{few: make([]Position, 2)}
+			s.rest.Store(rest)
+		} else if i == len(rest.few) {
+			grown := make([]Position, 2*i)
+			copy(grown, rest.few)
+			rest = &positions{few: grown}
+			s.rest.Store(rest)
+		}
+		rest.few[i] = pos
+		return
+	}
+	i -= indexBlock
+	if i%indexBlock == 0 {
+		var many blocks
+		if rest.many != nil {
+			many = *rest.many
+		}
+		many.list = append(many.list, new([indexBlock]Position)) // a reader's shorter slice is not touched
+		rest = &positions{rest.few, &many}
+		s.rest.Store(rest)
+	}
+	rest.many.list[i/indexBlock][i%indexBlock] = pos
+}
+
+// index is a snapshot of a stream's positions.
+type index struct {
+	n     int
+	first Position
+	positions
 }
 
 // at returns the position of a version from 1 to x.n.
 func (x *index) at(v Version) Position {
-	if v <= indexBlock {
-		return x.first[v-1]
+	if v == 1 {
+		return x.first
 	}
-	i := int(v) - 1 - indexBlock
-	return (*x.more)[i/indexBlock][i%indexBlock]
+	i := int(v) - 2
+	if i < indexBlock {
+		return x.few[i]
+	}
+	i -= indexBlock
+	return x.many.list[i/indexBlock][i%indexBlock]
 }
 
-// drop lets go of the blocks whose versions are all at or before v. REQUIRES: memStream.mu.
-func (x *index) drop(v Version) {
-	if v < indexBlock || x.n <= indexBlock {
-		return // first is still in use, or grows
+// dropped returns up to where the index has been let go of.
+func (x *positions) dropped() int {
+	if x.many == nil {
+		return 0
 	}
-	x.first = nil
-	gone := min((int(v)-indexBlock)/indexBlock, (x.n-indexBlock-1)/indexBlock) // not the last one
-	x.dropped = indexBlock + gone*indexBlock
-	blocks := slices.Clone(*x.more) // a snapshot's is not touched
-	clear(blocks[:gone])
-	x.more = &blocks
+	return x.many.dropped
+}
+
+// snapshot returns the positions that are there, some of which may not be committed yet.
+func (s *memStream) snapshot() (x index) {
+	if x.n = int(s.n.Load()); x.n == 0 {
+		return x
+	}
+	x.first = s.first
+	if rest := s.rest.Load(); rest != nil { // after n: it has them all, but for what was dropped
+		x.positions = *rest
+	}
+	return x
 }
 
 // upTo returns a snapshot of the stream's events at or before head.
 func (s *memStream) upTo(head Position) index {
-	s.mu.Lock()
-	x := s.index
-	s.mu.Unlock()
-	for x.n > x.dropped && x.at(Version(x.n)) > head {
+	x := s.snapshot()
+	for dropped := x.dropped(); x.n > dropped && x.at(Version(x.n)) > head; {
 		x.n-- // in the index, and about to be committed; what was dropped is not
 	}
 	return x
 }
 
-func newMemStream(name string) *memStream {
-	return &memStream{name: name, category: int32(len(category(name)))}
+// dropLocked lets go of the blocks whose versions are all at or before v, and returns of how many
+// versions. REQUIRES: Memory.mu.
+func (s *memStream) dropLocked(v Version) int {
+	x := s.snapshot()
+	was := x.dropped()
+	var many blocks
+	switch {
+	case x.n == 0 || x.n == was:
+		return 0
+	case s.deleted() && v == Version(x.n):
+		many.dropped = x.n // nothing is ever added
+	case int(v) <= indexBlock || x.n <= indexBlock+1:
+		return 0 // few is still in use, or grows
+	default:
+		gone := min((int(v)-indexBlock-1)/indexBlock, (x.n-indexBlock-2)/indexBlock) // not the last one
+		many.dropped = indexBlock + 1 + gone*indexBlock
+		if many.dropped <= was {
+			return 0
+		}
+		many.list = slices.Clone(x.many.list) // a snapshot's is not touched
+		clear(many.list[:gone])
+	}
+	s.rest.Store(&positions{many: &many})
+	return many.dropped - was
 }

@@ -106,7 +106,7 @@ func (s *snapshots) run() {
 		e := s.eng
 		r := e.requests.Get().(*request)
 		r.op, r.fold, r.leavable = opLeave, l.fold, false
-		st := e.streams.getOrPut(l.stream, e.newStream)
+		st := e.streams.getOrPut(l.stream)
 		if st.borrow() {
 			st.own(r) // whose outcome nobody waits for
 			e.free(r)
@@ -166,6 +166,6 @@ func (s *snapshots) finish(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		s.eng.streams.getOrPut(l.stream, s.eng.newStream).saveLast(ctx, l.fold)
+		s.eng.streams.getOrPut(l.stream).saveLast(ctx, l.fold)
 	}
 }

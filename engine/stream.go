@@ -22,10 +22,9 @@ type stream struct {
 
 func (s *stream) name() string { return s.actor.Name() }
 
-func (e *Engine) newStream(name string) *stream {
-	s := &stream{eng: e}
+func (e *Engine) initStream(s *stream, _ uint32, name string) {
+	s.eng = e
 	e.owners.Init(&s.actor, name, s)
-	return s
 }
 
 // batch is what the owner gathers for one commit.

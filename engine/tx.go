@@ -238,7 +238,7 @@ func (t *txn) hold(ctx context.Context) error {
 		}
 		h.req.held, h.req.leavable = h, false
 		h.req.phase.Store(phaseAwaited) // below
-		h.stream = e.streams.getOrPut(h.name, e.newStream)
+		h.stream = e.streams.getOrPut(h.name)
 		if err := h.stream.actor.Send(ctx, h.req); err != nil {
 			if errors.Is(err, actor.ErrStopped) {
 				err = ErrClosed
