@@ -85,9 +85,15 @@ func (d *Dispatcher[E]) waitAtDoor(ctx context.Context) error {
 	}
 }
 
-// setLimit is called by the dispatcher's goroutine.
+// setLimit is called by the dispatcher's goroutine. A limit that rises, as it does with every event that is
+// handled, is told when producers are half-way to the one that they know, or wait: each time that it is, all of
+// them have to fetch it anew. They never know a higher one than is true.
 func (r *door) setLimit(limit, head uint64) {
-	if r.limit.Load() != limit { // else producers would have to fetch it anew
+	known := r.limit.Load()
+	if known < limit && known > head && known-head > (limit-head)/2 && r.waiting.Load() == 0 {
+		limit = known
+	}
+	if limit != known {
 		r.limit.Store(limit)
 	}
 	if r.isClosed.Load() { // maybe since limit was computed
