@@ -167,3 +167,30 @@ func (x *StreamIndex) Read(head Position) (first Version, positions []Position) 
 
 // MemStreamSize is the size of what the memory backend has for each stream.
 const MemStreamSize = unsafe.Sizeof(memStream{})
+
+// IDs is the table of one stream's event IDs.
+type IDs struct{ ids memIDs }
+
+// Put adds the ID of a version.
+func (x *IDs) Put(hash uint32, v Version) { x.ids.put(hash, v) }
+
+// Forget takes it out.
+func (x *IDs) Forget(hash uint32, v Version) { x.ids.forget(hash, v) }
+
+// Find returns the versions of a hash.
+func (x *IDs) Find(hash uint32) (versions []uint32) {
+	if p := x.ids.part(hash); p != nil {
+		return (&HashTable{&p.hashTable}).Find(hash)
+	}
+	return nil
+}
+
+// Size returns how many IDs and how many parts there are, and how many places in the largest.
+func (x *IDs) Size() (n, parts, places int) {
+	seen := make(map[*idPart]bool)
+	for _, p := range x.ids.parts {
+		seen[p] = true
+		places = max(places, len(p.places))
+	}
+	return x.ids.n, len(seen), places
+}

@@ -48,9 +48,12 @@ func (t *hashTable) next(hash uint32, i int) (at int, number uint32, ok bool) {
 	}
 }
 
+// full reports whether there is no room for one more.
+func (t *hashTable) full() bool { return t.n == len(t.places)/8*7 }
+
 // withRoom returns the table if it has room for one more, and otherwise a larger copy.
 func (t *hashTable) withRoom() *hashTable {
-	if t.n < len(t.places)/8*7 {
+	if !t.full() {
 		return t
 	}
 	return t.resized(t.n + t.n/2)
@@ -86,14 +89,14 @@ func (t *hashTable) put(hash, number uint32) {
 	t.n++
 }
 
-// remove takes a number out, if it is there. REQUIRES: nobody else looks.
-func (t *hashTable) remove(hash, number uint32) {
+// remove takes a number out, and reports whether it was there. REQUIRES: nobody else looks.
+func (t *hashTable) remove(hash, number uint32) bool {
 	i, found, ok := t.next(hash, t.start(hash))
 	for ok && found != number {
 		i, found, ok = t.next(hash, i+1)
 	}
 	if !ok {
-		return
+		return false
 	}
 	t.n--
 	// What comes after it, up to the next free place, moves up unless that would put it
@@ -106,7 +109,7 @@ func (t *hashTable) remove(hash, number uint32) {
 				k = 0
 			}
 			if t.places[k] == 0 {
-				return
+				return true
 			}
 			start := t.start(uint32(t.places[k] >> 32))
 			if (k-start+size)%size >= (k-i+size)%size {

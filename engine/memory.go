@@ -131,31 +131,6 @@ func (m *Memory) stream(s StreamState) *memStream {
 	return m.streams.get(s.Name)
 }
 
-// Find implements [Backend].
-func (m *Memory) Find(_ context.Context, state StreamState, ids []string, versions []Version) error {
-	if err := m.check(); err != nil {
-		return err
-	}
-	clear(versions)
-	s := m.stream(state)
-	if s == nil {
-		return nil
-	}
-	known := s.ids.Load()
-	if known == nil {
-		return nil
-	}
-	known.mu.Lock()
-	defer known.mu.Unlock()
-	cut := Version(s.cut.Load())
-	for i, id := range ids {
-		if v := known.versions[id]; v >= cut {
-			versions[i] = v
-		}
-	}
-	return nil
-}
-
 // Commit implements [Backend]. It fails for a deleted stream only.
 func (m *Memory) Commit(_ context.Context, writes []*Write) error {
 	if err := m.check(); err != nil {
@@ -191,7 +166,7 @@ func (m *Memory) commitLocked(writes []*Write) error {
 			seg.set(at, fact{now, version, s.number, w.Events[i].TypeID}, &w.Events[i])
 			s.addLocked(n+i, pos)
 			if id := w.Events[i].ID; id != "" {
-				s.withIDs().put(id, version)
+				s.withIDs().put(m.idHash(id), version)
 			}
 			if len(w.Events[i].Meta.Extra) > 0 {
 				for _, tag := range w.Events[i].Meta.Tags() {

@@ -145,8 +145,8 @@ func (m *Memory) free(s *memStream, segs []*segment, whole int, touched map[int]
 				last = ids.freed
 				break
 			}
-			if id := segs[seg].id(i); id != "" && ids.versions[id] == v {
-				delete(ids.versions, id)
+			if id := segs[seg].id(i); id != "" {
+				ids.forget(m.idHash(id), v)
 			}
 			touched[seg] = struct{}{}
 			ids.freed = v

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"slices"
-	"sync"
 	"sync/atomic"
 )
 
@@ -22,22 +21,6 @@ type memStream struct {
 	category int32                     // length of the category, a prefix of name; immutable
 	number   uint32                    // its place among the streams; immutable
 	ids      atomic.Pointer[memIDs]    // nil unless an event has an ID, or Compact was there; then fixed
-}
-
-// memIDs is what a stream needs to find events by their IDs, and to forget them.
-type memIDs struct {
-	mu       sync.Mutex         // pure memory work
-	versions map[string]Version // guarded by mu
-	freed    Version            // up to here Compact has let go of what was removed. owner: Compact
-}
-
-func (ids *memIDs) put(id string, v Version) {
-	ids.mu.Lock()
-	defer ids.mu.Unlock()
-	if ids.versions == nil {
-		ids.versions = make(map[string]Version)
-	}
-	ids.versions[id] = v
 }
 
 // init makes a stream of a zero one.
@@ -105,30 +88,40 @@ func (s *memStream) addLocked(n int, pos Position) {
 	}
 	i := n - 1
 	rest := s.rest.Load()
-	if i < indexBlock {
-		if rest == nil {
-			rest = &positions{few: make([]Position, 2)}
-			s.rest.Store(rest)
-		} else if i == len(rest.few) {
-			grown := make([]Position, 2*i)
-			copy(grown, rest.few)
-			rest = &positions{few: grown}
+	switch {
+	case i >= indexBlock:
+		i -= indexBlock
+		if i%indexBlock == 0 {
+			rest = rest.withBlock()
 			s.rest.Store(rest)
 		}
-		rest.few[i] = pos
+		rest.many.list[i/indexBlock][i%indexBlock] = pos
 		return
-	}
-	i -= indexBlock
-	if i%indexBlock == 0 {
-		var many blocks
-		if rest.many != nil {
-			many = *rest.many
-		}
-		many.list = append(many.list, new([indexBlock]Position)) // a reader's shorter slice is not touched
-		rest = &positions{rest.few, &many}
+	case rest == nil || i == len(rest.few):
+		rest = rest.doubled()
 		s.rest.Store(rest)
 	}
-	rest.many.list[i/indexBlock][i%indexBlock] = pos
+	rest.few[i] = pos
+}
+
+// doubled returns positions with twice the room in the first block.
+func (x *positions) doubled() *positions {
+	if x == nil {
+		return &positions{few: make([]Position, 2)}
+	}
+	few := make([]Position, 2*len(x.few))
+	copy(few, x.few)
+	return &positions{few: few}
+}
+
+// withBlock returns positions with one more block.
+func (x *positions) withBlock() *positions {
+	var many blocks
+	if x.many != nil {
+		many = *x.many
+	}
+	many.list = append(many.list, new([indexBlock]Position)) // a reader's shorter slice is not touched
+	return &positions{x.few, &many}
 }
 
 // index is a snapshot of a stream's positions.

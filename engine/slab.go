@@ -53,8 +53,9 @@ func (s *slab[T]) add() (number uint32, v *T) {
 	}
 	all := s.all()
 	if int(s.last/slabNumbers) == len(all) {
-		all = append(all, make([]T, s.perBlock())) // a reader's shorter list is not touched
-		s.blocks.Store(&all)
+		grown := append(all, make([]T, s.perBlock())) // a reader's shorter list is not touched
+		s.blocks.Store(&grown)
+		all = grown
 	}
 	return s.last, all.at(s.last)
 }
