@@ -137,12 +137,14 @@ func (m *Memory) Commit(_ context.Context, writes []*Write) error {
 		return err
 	}
 	m.makeSpare()
+	now := m.clock.now() // before, as others wait
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.commitLocked(writes)
+	return m.commitLocked(writes, now)
 }
 
-func (m *Memory) commitLocked(writes []*Write) error {
+// commitLocked stores writes at about the time now. REQUIRES: m.mu.
+func (m *Memory) commitLocked(writes []*Write, now int64) error {
 	for _, w := range writes {
 		s, ok := w.Stream.Ref.(*memStream)
 		if !ok {
@@ -153,7 +155,7 @@ func (m *Memory) commitLocked(writes []*Write) error {
 			return &StreamDeletedError{s.name}
 		}
 	}
-	now := m.clock.now()
+	now = m.clock.later(now)
 	pos := m.Head()
 	for _, w := range writes {
 		s := w.Stream.Ref.(*memStream)

@@ -27,7 +27,7 @@ func (m *Memory) CommitIf(_ context.Context, writes []*Write, conditions []TagCo
 			}
 		}
 	}
-	return m.commitLocked(writes)
+	return m.commitLocked(writes, m.clock.now())
 }
 
 // candidatesLocked returns the positions after one at which the rarest of the tags is: what

@@ -42,12 +42,19 @@ func (s *stream) borrow() bool { return s.eng.caps.Prompt && s.actor.Borrow() }
 
 // own handles a request in the goroutine of the caller, who has borrowed the stream, and gives it back.
 func (s *stream) own(r *request) (res Result, err error) {
+	defer s.actor.GiveBack()
+	return s.handle(r)
+}
+
+// handle handles a request, and tells of a panic by an error. When the backend ends the goroutine,
+// nobody is told.
+func (s *stream) handle(r *request) (res Result, err error) {
 	done := false
 	defer func() {
-		if v := recover(); !done { // a panic, or the goroutine ends
+		if v := recover(); !done {
+			s.failed()
 			err = s.unfinished(r.op, v)
 		}
-		s.actor.GiveBack()
 	}()
 	var f folded
 	switch r.op {
@@ -67,6 +74,13 @@ func (s *stream) own(r *request) (res Result, err error) {
 	return res, err
 }
 
+// failed makes the next load ask the backend, after a commit of which it is not known what it has
+// stored. The dispatcher looks: events may be there.
+func (s *stream) failed() {
+	s.forget()
+	s.eng.dispatcher.Notify()
+}
+
 // unfinished is the outcome of a request whose handling ended in a panic with value v, or, if that is
 // nil, in the end of the goroutine.
 func (s *stream) unfinished(op requestOp, v any) error {
@@ -81,7 +95,7 @@ func (s *stream) unfinished(op requestOp, v any) error {
 // can. What it has answered it sets to nil.
 func (s *stream) Receive(reqs []*request) {
 	if len(reqs) == 1 && reqs[0].op == opAppend { // no batch is needed
-		res, err := s.append(reqs[0])
+		res, err := s.handle(reqs[0])
 		answer(&reqs[0], res, err)
 		return
 	}
@@ -264,7 +278,7 @@ func (s *stream) commit(b *batch) {
 	for _, r := range b.reqs {
 		// Nothing is stored, perhaps because of one of the others: each on its own, then.
 		if conflict || len(b.reqs) > 1 && !errors.Is(err, ErrOutcomeUnknown) {
-			res, err := s.append(*r)
+			res, err := s.handle(*r)
 			answer(r, res, err)
 		} else {
 			answer(r, Result{}, opError("append", s.name(), err))
@@ -283,7 +297,8 @@ func (s *stream) stored(w *Write) Result {
 }
 
 // append decides about one append, with the state that the backend has now, and commits it. It
-// tries again while other writers of a shared backend are faster.
+// tries again while other writers of a shared backend are faster. Whoever calls it guards against a backend
+// that does not return, see handle.
 func (s *stream) append(r *request) (Result, error) {
 	var err error
 	for range retries {
@@ -296,11 +311,12 @@ func (s *stream) append(r *request) (Result, error) {
 		if done {
 			return res, bad
 		}
-		if err = s.tryCommit(r.one[:]); err == nil {
+		if err = s.eng.backend.Commit(s.eng.ctx, r.one[:]); err == nil {
 			res = s.stored(&r.write)
 			s.eng.dispatcher.Notify()
 			return res, nil
 		}
+		s.failed()
 		if _, conflict := errors.AsType[*VersionConflictError](err); !conflict {
 			break
 		}
@@ -318,8 +334,7 @@ func (s *stream) tryCommit(writes []*Write) (err error) {
 			err = fmt.Errorf("%w: %w", ErrOutcomeUnknown, &actor.PanicError{Where: "commit", Value: v, Stack: debug.Stack()})
 		}
 		if !stored {
-			s.forget()
-			s.eng.dispatcher.Notify()
+			s.failed()
 		}
 	}()
 	err = s.eng.backend.Commit(s.eng.ctx, writes)
