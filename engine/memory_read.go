@@ -13,6 +13,7 @@ type memView struct {
 	streams memStreams
 	names   []string // of types
 	holes   bool     // something may have been removed: Memory.holes
+	extras  bool     // of the events looked at some may have an ID or metadata
 	last    memLast
 }
 
@@ -65,10 +66,10 @@ func (v *memView) matches(filter *Filter, f *fact) bool {
 	return slices.Contains(filter.Categories, s.name[:s.category])
 }
 
-// event builds the event at a position that matches.
-func (v *memView) event(e *Event, pos Position) {
+// look returns what is always there of the event at a position that matches, for put.
+func (v *memView) look(pos Position) (f *fact, data *any) {
 	seg, i := v.at(pos)
-	f := &seg.facts[i]
+	f = &seg.facts[i]
 	last := &v.last
 	if f.stream != last.stream {
 		last.stream, last.name = f.stream, v.streams.at(f.stream).name
@@ -79,18 +80,36 @@ func (v *memView) event(e *Event, pos Position) {
 	if f.time != last.ns {
 		last.ns, last.time = f.time, time.Unix(0, f.time).UTC()
 	}
-	e.Stream = last.name
-	e.Version = f.version
-	e.Position = pos
-	e.Type = last.typed
+	if seg.ids.Load() != nil || seg.metas.Load() != nil {
+		v.extras = true
+	}
+	return f, &seg.data[i]
+}
+
+// put stores in an event what look has just found, all but its ID and metadata. It is small enough
+// for the compiler to see, in yield, that the event is no heap memory, and in one piece: one look at
+// whether the collector wants to know of pointers is enough.
+func (l *memLast) put(e *Event, pos Position, f *fact, data *any) {
+	e.Stream, e.Type, e.Time = l.name, l.typed, l.time
+	e.Version, e.Position, e.Data = f.version, pos, *data
+}
+
+// extra stores in an event its ID and metadata.
+func (v *memView) extra(e *Event, pos Position) {
+	seg, i := v.at(pos)
 	e.ID = seg.id(i)
-	e.Time = last.time
-	e.Data = seg.data[i]
 	if meta := seg.meta(i); meta != nil {
 		e.Meta = *meta
 	} else {
 		e.Meta = Metadata{}
 	}
+}
+
+// event builds the event at a position that matches.
+func (v *memView) event(e *Event, pos Position) {
+	f, data := v.look(pos)
+	v.last.put(e, pos, f, data)
+	v.extra(e, pos)
 }
 
 // find stores in dst where the events are that q asks for, and moves q.From behind those that it
@@ -171,10 +190,20 @@ func (v *memView) findIn(x *index, first Version, q *StreamQuery, dst []Position
 func (v *memView) yield(places []Position, fn func(Event, error) bool) bool {
 	var next struct{ a, b, c, d Event }
 	for ; len(places) >= 4; places = places[4:] {
-		v.event(&next.a, places[0])
-		v.event(&next.b, places[1])
-		v.event(&next.c, places[2])
-		v.event(&next.d, places[3])
+		f, data := v.look(places[0])
+		v.last.put(&next.a, places[0], f, data)
+		f, data = v.look(places[1])
+		v.last.put(&next.b, places[1], f, data)
+		f, data = v.look(places[2])
+		v.last.put(&next.c, places[2], f, data)
+		f, data = v.look(places[3])
+		v.last.put(&next.d, places[3], f, data)
+		if v.extras {
+			v.extra(&next.a, places[0])
+			v.extra(&next.b, places[1])
+			v.extra(&next.c, places[2])
+			v.extra(&next.d, places[3])
+		}
 		if !fn(next.a, nil) || !fn(next.b, nil) || !fn(next.c, nil) || !fn(next.d, nil) {
 			return false
 		}
