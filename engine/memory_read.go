@@ -13,8 +13,6 @@ type memView struct {
 	streams memStreams
 	names   []string // of types
 	holes   bool     // something may have been removed: Memory.holes
-	extras  bool     // of the events looked at some may have an ID or metadata
-	last    memLast
 }
 
 // memLast is what the event had that was built last: those that were stored together have it in
@@ -26,14 +24,12 @@ type memLast struct {
 	time   time.Time // ns
 	name   string    // of stream
 	typed  string    // the name of typ
+	extras bool      // of the events so far some may have an ID or metadata
 }
-
-var unixEpoch = time.Unix(0, 0).UTC()
 
 func (m *Memory) view() memView {
 	v := memView{segs: *m.segments.Load(), streams: *m.numbered.Load(), names: m.types.names()}
 	v.holes = m.holes.Load() // after the segments
-	v.last.time = unixEpoch
 	return v
 }
 
@@ -67,21 +63,20 @@ func (v *memView) matches(filter *Filter, f *fact) bool {
 }
 
 // look returns what is always there of the event at a position that matches, for put.
-func (v *memView) look(pos Position) (f *fact, data *any) {
+func (l *memLast) look(v *memView, pos Position) (f *fact, data *any) {
 	seg, i := v.at(pos)
 	f = &seg.facts[i]
-	last := &v.last
-	if f.stream != last.stream {
-		last.stream, last.name = f.stream, v.streams.at(f.stream).name
+	if f.stream != l.stream {
+		l.stream, l.name = f.stream, v.streams.at(f.stream).name
 	}
-	if f.typ != last.typ {
-		last.typ, last.typed = f.typ, v.names[f.typ]
+	if f.typ != l.typ {
+		l.typ, l.typed = f.typ, v.names[f.typ]
 	}
-	if f.time != last.ns {
-		last.ns, last.time = f.time, time.Unix(0, f.time).UTC()
+	if f.time != l.ns || l.ns == 0 {
+		l.ns, l.time = f.time, time.Unix(0, f.time).UTC()
 	}
 	if seg.ids.Load() != nil || seg.metas.Load() != nil {
-		v.extras = true
+		l.extras = true
 	}
 	return f, &seg.data[i]
 }
@@ -95,8 +90,7 @@ func (l *memLast) put(e *Event, pos Position, f *fact, data *any) {
 }
 
 // extra stores in an event its ID and metadata.
-func (v *memView) extra(e *Event, pos Position) {
-	seg, i := v.at(pos)
+func (seg *segment) extra(e *Event, i int) {
 	e.ID = seg.id(i)
 	if meta := seg.meta(i); meta != nil {
 		e.Meta = *meta
@@ -105,11 +99,23 @@ func (v *memView) extra(e *Event, pos Position) {
 	}
 }
 
-// event builds the event at a position that matches.
+// extra does the same for a position.
+func (v *memView) extra(e *Event, pos Position) {
+	seg, i := v.at(pos)
+	seg.extra(e, i)
+}
+
+// event builds the event at a position that matches: a single one, or one in a page.
 func (v *memView) event(e *Event, pos Position) {
-	f, data := v.look(pos)
-	v.last.put(e, pos, f, data)
-	v.extra(e, pos)
+	seg, i := v.at(pos)
+	f := &seg.facts[i]
+	e.Stream = v.streams.at(f.stream).name
+	e.Version = f.version
+	e.Position = pos
+	e.Type = v.names[f.typ]
+	e.Time = time.Unix(0, f.time).UTC()
+	e.Data = seg.data[i]
+	seg.extra(e, i)
 }
 
 // find stores in dst where the events are that q asks for, and moves q.From behind those that it
@@ -189,16 +195,17 @@ func (v *memView) findIn(x *index, first Version, q *StreamQuery, dst []Position
 // compiler copies an element twice, to make sure of its index before it writes arguments.
 func (v *memView) yield(places []Position, fn func(Event, error) bool) bool {
 	var next struct{ a, b, c, d Event }
+	var last memLast
 	for ; len(places) >= 4; places = places[4:] {
-		f, data := v.look(places[0])
-		v.last.put(&next.a, places[0], f, data)
-		f, data = v.look(places[1])
-		v.last.put(&next.b, places[1], f, data)
-		f, data = v.look(places[2])
-		v.last.put(&next.c, places[2], f, data)
-		f, data = v.look(places[3])
-		v.last.put(&next.d, places[3], f, data)
-		if v.extras {
+		f, data := last.look(v, places[0])
+		last.put(&next.a, places[0], f, data)
+		f, data = last.look(v, places[1])
+		last.put(&next.b, places[1], f, data)
+		f, data = last.look(v, places[2])
+		last.put(&next.c, places[2], f, data)
+		f, data = last.look(v, places[3])
+		last.put(&next.d, places[3], f, data)
+		if last.extras {
 			v.extra(&next.a, places[0])
 			v.extra(&next.b, places[1])
 			v.extra(&next.c, places[2])
@@ -218,7 +225,7 @@ func (v *memView) yield(places []Position, fn func(Event, error) bool) bool {
 }
 
 // placesAtOnce is how many events ReadAll and ReadStream look for before they build them.
-const placesAtOnce = 16
+const placesAtOnce = 8
 
 // ReadAll implements [Backend].
 func (m *Memory) ReadAll(_ context.Context, q Query, dst []Event) (n int, next Position, err error) {
