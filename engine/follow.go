@@ -7,7 +7,7 @@ import (
 
 // follow yields what is there and then what comes, until ctx or the engine ends. It is
 // woken by the dispatcher, and only when it waits and an event of its types has come.
-func (p *pager) follow(buf []Event) error {
+func (p *pager) follow() error {
 	watcher, err := p.eng.dispatcher.Watch(p.config.filter.Types)
 	if err != nil {
 		return err
@@ -35,7 +35,7 @@ func (p *pager) follow(buf []Event) error {
 		if err != nil {
 			return err
 		}
-		if more, err := p.upTo(end, buf); !more {
+		if more, err := p.upTo(end); !more {
 			if err != nil && p.ctx.Err() != nil {
 				return nil // the end that the caller has asked for
 			}

@@ -24,7 +24,7 @@ type Memory struct {
 	// some: those are nil, or copies without the events that were removed. Those at or before
 	// head/segmentSize are complete.
 	segments atomic.Pointer[[]*segment]
-	// holes says that events were removed: Types then looks at each event's stream. It is set
+	// holes says that events were removed: readers then look at each event's stream. It is set
 	// before the first event goes. A reader loads segments first: what has holes says so.
 	holes atomic.Bool
 
@@ -216,93 +216,12 @@ func (m *Memory) Types(after Position, dst []TypeID) (int, error) {
 	n := 0
 	head := m.Head()
 	v := m.view()
-	holes := m.holes.Load()
 	for ; after < head && n < len(dst); n++ {
 		after++
 		seg, i := v.at(after)
-		if !holes {
-			dst[n] = seg.facts[i].typ
-		} else if dst[n] = 0; seg != nil && !v.removed(&seg.facts[i]) {
+		if dst[n] = 0; seg != nil && !v.removed(&seg.facts[i]) {
 			dst[n] = seg.facts[i].typ
 		}
 	}
 	return n, nil
-}
-
-// ReadAll implements [Backend].
-func (m *Memory) ReadAll(_ context.Context, q Query, dst []Event) (n int, next Position, err error) {
-	if err := m.check(); err != nil {
-		return 0, q.From, err
-	}
-	head := m.Head() // first: the segments and type names of all up to it are there
-	v := m.view()
-	all := q.Filter.Types == nil && len(q.Filter.Categories) == 0 && !m.holes.Load()
-	pos := q.From
-	if q.Backward {
-		for pos = min(pos, head); pos >= max(q.To, 1) && n < len(dst); pos-- {
-			seg, i := v.at(pos)
-			if seg == nil {
-				pos -= Position(i) // to its first, before which the loop goes on
-				continue
-			}
-			if all || v.matches(&q.Filter, &seg.facts[i]) {
-				v.event(&dst[n], pos, seg, i)
-				n++
-			}
-		}
-		return n, pos, nil
-	}
-	pos = max(pos, 1)
-	for to := min(q.To, head); pos <= to && n < len(dst); {
-		seg, i := v.at(pos)
-		if seg == nil {
-			pos = min(pos+segmentSize-Position(i), to+1)
-			continue
-		}
-		for ; i < segmentSize && pos <= to && n < len(dst); i++ {
-			if all || v.matches(&q.Filter, &seg.facts[i]) {
-				v.event(&dst[n], pos, seg, i)
-				n++
-			}
-			pos++
-		}
-	}
-	return n, pos, nil
-}
-
-// ReadStream implements [Backend].
-func (m *Memory) ReadStream(_ context.Context, state StreamState, q StreamQuery, dst []Event) (n int, next Version, err error) {
-	if err := m.check(); err != nil {
-		return 0, q.From, err
-	}
-	s := m.stream(state)
-	if s == nil {
-		return 0, q.From, nil
-	}
-	// In this order: what is at or after the cut is in the index, and in the segments, that
-	// were read before it.
-	x := s.upTo(m.Head())
-	view := m.view()
-	first := max(Version(min(s.cut.Load(), uint64(x.n)+1)), 1)
-	v := q.From
-	step := Version(1)
-	if q.Backward {
-		v, step = min(v, Version(x.n)), ^Version(0)
-	} else {
-		v = max(v, first)
-	}
-	for ; n < len(dst) && v >= first && v <= Version(x.n); v += step {
-		if q.Backward && v < q.To || !q.Backward && v > q.To {
-			break
-		}
-		pos := x.at(v)
-		if seg, i := view.at(pos); view.matches(&q.Filter, &seg.facts[i]) {
-			view.event(&dst[n], pos, seg, i)
-			n++
-		}
-	}
-	if q.Backward && v < first {
-		v = min(v, max(q.To, 1)-1) // nothing is left before it
-	}
-	return n, v, nil
 }

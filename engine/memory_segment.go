@@ -1,10 +1,6 @@
 package engine
 
-import (
-	"slices"
-	"sync/atomic"
-	"time"
-)
+import "sync/atomic"
 
 // segmentSize is the number of events in a segment: 42 KiB, so that a small store stays
 // small and a large one adds a segment once in a thousand events.
@@ -81,57 +77,4 @@ func (seg *segment) meta(i int) *Metadata {
 // place says where in the list of segments a position is.
 func (pos Position) place() (seg, i int) {
 	return int((pos - 1) / segmentSize), int((pos - 1) % segmentSize)
-}
-
-// memView is what a reader takes of a Memory. It has all that is at or before a head which
-// was read before it.
-type memView struct {
-	segs    []*segment
-	streams slabBlocks[memStream]
-	names   []string // of types
-}
-
-func (m *Memory) view() memView {
-	return memView{*m.segments.Load(), m.streams.values.all(), m.types.names()}
-}
-
-// at returns the segment of a position and the place in it. The segment is nil if Compact has
-// let go of it.
-func (v *memView) at(pos Position) (*segment, int) {
-	s, i := pos.place()
-	return v.segs[s], i
-}
-
-// removed reports whether an event was removed.
-func (v *memView) removed(f *fact) bool {
-	return f.stream == 0 || uint64(f.version) < v.streams.at(f.stream).cut.Load()
-}
-
-// matches reports whether an event is there, and the filter wants it.
-func (v *memView) matches(filter *Filter, f *fact) bool {
-	if !filter.Types.Has(f.typ) || v.removed(f) {
-		return false
-	}
-	if len(filter.Categories) == 0 {
-		return true
-	}
-	s := v.streams.at(f.stream)
-	return slices.Contains(filter.Categories, s.name[:s.category])
-}
-
-// event builds an event in place.
-func (v *memView) event(e *Event, pos Position, seg *segment, i int) {
-	f := &seg.facts[i]
-	e.Stream = v.streams.at(f.stream).name
-	e.Version = f.version
-	e.Position = pos
-	e.Type = v.names[f.typ]
-	e.Time = time.Unix(0, f.time).UTC()
-	e.Data = seg.data[i]
-	e.ID = seg.id(i)
-	if meta := seg.meta(i); meta != nil {
-		e.Meta = *meta
-	} else {
-		e.Meta = Metadata{}
-	}
 }

@@ -71,7 +71,7 @@ func (m *Memory) Matching(_ context.Context, matches []TagMatch, after, to Posit
 		if seg == nil || v.removed(&seg.facts[i]) || !slices.ContainsFunc(matches, func(c TagMatch) bool { return seg.wanted(i, &c) }) {
 			continue
 		}
-		v.event(&dst[n], pos, seg, i)
+		v.event(&dst[n], pos)
 		n++
 	}
 	return n, nil

@@ -215,29 +215,40 @@ var chunks = sync.Pool{New: func() any { return new([chunk]Event) }}
 
 // readStream yields the events of a stream. It returns nil when yield has refused more.
 func (e *Engine) readStream(ctx context.Context, name string, c *readConfig, yield func(Event, error) bool) error {
-	p := pager{eng: e, ctx: ctx, config: c, yield: yield, next: c.from}
+	p := e.pager(ctx, c, yield)
 	p.ends = func() (_ uint64, err error) {
 		defer recovered(&err, "load")
 		s, err := e.backend.Load(ctx, name)
 		p.stream = s
 		return uint64(s.Version), err
 	}
+	query := func(to uint64) StreamQuery {
+		return StreamQuery{Version(p.next), Version(to), c.backward, c.filter}
+	}
 	p.read = func(to uint64, dst []Event) (_ int, _ uint64, err error) {
 		defer recovered(&err, "read")
-		q := StreamQuery{Version(p.next), Version(to), c.backward, c.filter}
-		n, next, err := e.backend.ReadStream(ctx, p.stream, q, dst)
+		n, next, err := e.backend.ReadStream(ctx, p.stream, query(to), dst)
 		return n, uint64(next), err
+	}
+	p.direct = func(to uint64) (int, uint64, bool, error) {
+		n, next, more, err := p.memory.yieldStream(p.stream, query(to), c.limit, p.yield)
+		return n, uint64(next), more, err
 	}
 	return p.run()
 }
 
 func (e *Engine) readAll(ctx context.Context, c *readConfig, yield func(Event, error) bool) error {
-	p := pager{eng: e, ctx: ctx, config: c, yield: yield, next: c.from}
+	p := e.pager(ctx, c, yield)
 	p.ends = func() (uint64, error) { return uint64(e.backend.Head()), nil }
+	query := func(to uint64) Query { return Query{Position(p.next), Position(to), c.backward, c.filter} }
 	p.read = func(to uint64, dst []Event) (_ int, _ uint64, err error) {
 		defer recovered(&err, "read")
-		n, next, err := e.backend.ReadAll(ctx, Query{Position(p.next), Position(to), c.backward, c.filter}, dst)
+		n, next, err := e.backend.ReadAll(ctx, query(to), dst)
 		return n, uint64(next), err
+	}
+	p.direct = func(to uint64) (int, uint64, bool, error) {
+		n, next, more, err := p.memory.yieldAll(query(to), c.limit, p.yield)
+		return n, uint64(next), more, err
 	}
 	return p.run()
 }
@@ -252,6 +263,19 @@ type pager struct {
 	next   uint64 // where to go on
 	ends   func() (uint64, error)
 	read   func(to uint64, dst []Event) (n int, next uint64, err error)
+	buf    *[chunk]Event // a page
+	used   int           // the most events that were in buf
+
+	// memory is the backend if it is a Memory, whose events need no page: direct finds and
+	// yields as many as read would find. The type is asked for, not an interface: what embeds
+	// a Memory and changes how it reads is another backend.
+	memory *Memory
+	direct func(to uint64) (n int, next uint64, more bool, err error)
+}
+
+func (e *Engine) pager(ctx context.Context, c *readConfig, yield func(Event, error) bool) *pager {
+	memory, _ := e.backend.(*Memory)
+	return &pager{eng: e, ctx: ctx, config: c, yield: yield, next: c.from, memory: memory}
 }
 
 func (p *pager) run() error {
@@ -261,13 +285,15 @@ func (p *pager) run() error {
 	if !p.config.backward {
 		p.next = max(p.next, 1)
 	}
-	buf := chunks.Get().(*[chunk]Event)
-	defer func() {
-		clear(buf[:])
-		chunks.Put(buf)
-	}()
+	if p.memory == nil {
+		p.buf = chunks.Get().(*[chunk]Event)
+		defer func() {
+			clear(p.buf[:p.used])
+			chunks.Put(p.buf)
+		}()
+	}
 	if p.config.follow {
-		return p.follow(buf[:])
+		return p.follow()
 	}
 	if err := p.ctx.Err(); err != nil {
 		return context.Cause(p.ctx)
@@ -280,34 +306,22 @@ func (p *pager) run() error {
 		p.next = min(p.next, end)
 		end = 1
 	}
-	_, err = p.upTo(end, buf[:])
+	_, err = p.upTo(end)
 	return err
 }
 
 // upTo yields what is up to end and reports whether more is wanted.
-func (p *pager) upTo(end uint64, buf []Event) (more bool, err error) {
-	decode := p.eng.caps.Encoded && !p.config.encoded
+func (p *pager) upTo(end uint64) (more bool, err error) {
 	for p.config.backward && p.next >= end || !p.config.backward && p.next <= end {
 		if err := p.ctx.Err(); err != nil {
 			return false, context.Cause(p.ctx)
 		}
-		n, next, err := p.read(end, buf[:min(len(buf), p.config.limit)])
-		if err != nil {
+		n, next, more, err := p.page(end)
+		if err != nil || !more {
 			return false, err
 		}
 		stuck := n == 0 && next == p.next
 		p.next = next
-		for i := range buf[:n] {
-			if decode {
-				if err := p.eng.decode(&buf[i], nil); err != nil {
-					p.yield(Event{}, err)
-					return false, nil
-				}
-			}
-			if !p.yield(buf[i], nil) {
-				return false, nil
-			}
-		}
 		if p.config.limit -= n; p.config.limit == 0 {
 			return false, nil
 		}
@@ -316,4 +330,31 @@ func (p *pager) upTo(end uint64, buf []Event) (more bool, err error) {
 		}
 	}
 	return true, nil
+}
+
+// page yields the next events up to end, and returns how many, where to go on, and whether more
+// are wanted.
+func (p *pager) page(end uint64) (n int, next uint64, more bool, err error) {
+	if p.memory != nil {
+		return p.direct(end)
+	}
+	dst := p.buf[:min(chunk, p.config.limit)]
+	if n, next, err = p.read(end, dst); err != nil {
+		p.used = chunk // nobody knows
+		return 0, 0, false, err
+	}
+	p.used = max(p.used, n)
+	decode := p.eng.caps.Encoded && !p.config.encoded
+	for i := range dst[:n] {
+		if decode {
+			if err := p.eng.decode(&dst[i], nil); err != nil {
+				p.yield(Event{}, err)
+				return n, next, false, nil
+			}
+		}
+		if !p.yield(dst[i], nil) {
+			return n, next, false, nil
+		}
+	}
+	return n, next, true, nil
 }
