@@ -8,7 +8,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/weirstore/weir/engine"
@@ -156,7 +155,7 @@ func (s *Store) create() error {
 	if err != nil {
 		return err
 	}
-	if err := replace(s.fs, handlersName, b); err != nil {
+	if err := s.replace(handlersName, b); err != nil {
 		return s.createError(err)
 	}
 	_, err = s.addSegment(1, 0, s.makeSpare(s.nextSize(0, 0)))
@@ -189,7 +188,7 @@ func (s *Store) removeLeft(keep map[string]bool) error {
 		removed = true
 	}
 	if removed {
-		return s.fs.SyncDir()
+		return s.syncDir()
 	}
 	return nil
 }
@@ -269,13 +268,17 @@ func (s *Store) load(m *manifest) error {
 	// Before the first record, since from then on a crash may tear it; and before anything is
 	// removed, since the one that was found may not be on disk: its sync may have failed.
 	err = s.removeTemporary()
+	if err == nil && m.Clean == nil {
+		s.handlers.dirty = true // the same goes for it, and what it says is read from now on
+		err = s.writeHandlers()
+	}
 	if err == nil {
 		err = s.writeManifest(segs, nil)
 	}
-	if errors.Is(err, syscall.ENOSPC) && m.Clean == nil {
-		// The one that is there will do, unless a sync of it has failed before: all can be read
+	if s.isFull(err) && m.Clean == nil {
+		// Those that are there will do, unless a sync of them has failed before: all can be read
 		// without room. Nothing else is removed.
-		s.opts.Logger.Warn("weir: manifest not written anew", "dir", s.dir, "err", err)
+		s.opts.Logger.Warn("weir: handlers' file and manifest not written anew", "dir", s.dir, "err", err)
 		return nil
 	}
 	if err != nil {
@@ -562,7 +565,7 @@ func (s *Store) saveBytes(prefix string, b []byte) (name string, err error) {
 	if name, err = s.freeName(prefix); err != nil {
 		return "", err
 	}
-	return name, replace(s.fs, name, b)
+	return name, s.replace(name, b)
 }
 
 // freeName returns a name that begins so and that no file has.

@@ -142,7 +142,7 @@ func (r *Repaired) setAside(s *Store, name string) error {
 		return err
 	}
 	r.SavedAs = append(r.SavedAs, s.path(to))
-	return s.fs.SyncDir()
+	return s.syncDir()
 }
 
 // cut makes what is whole the store.
@@ -245,7 +245,7 @@ func (r *Repaired) cutSegment(x *examination) (segs []*segment, next engine.Posi
 		err = s.fs.Rename(compactName, h.name())
 	}
 	if err == nil {
-		err = s.fs.SyncDir()
+		err = s.syncDir()
 	}
 	if err != nil {
 		f.Close()
@@ -404,5 +404,5 @@ func (r *Repaired) fixHandlers(x *examination) error {
 	if err != nil {
 		return err
 	}
-	return replace(s.fs, handlersName, b)
+	return s.replace(handlersName, b)
 }

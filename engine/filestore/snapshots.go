@@ -399,7 +399,7 @@ func (s *Store) rewriteSnapshots() error {
 	}
 	x.file.Close()
 	x.file, x.end, x.places, x.live, x.retry = f, end, places, end-snapshotsHeader, 0
-	if err := s.fs.SyncDir(); err != nil { // a crash leaves the one or the other, and both are right
+	if err := s.syncDir(); err != nil { // a crash leaves the one or the other, and both are right
 		return fmt.Errorf("filestore: sync directory after %s: %w", snapshotsName, err)
 	}
 	return nil
@@ -412,7 +412,7 @@ func (s *Store) removeSnapshots() error {
 		return nil
 	}
 	if err == nil {
-		err = s.fs.SyncDir()
+		err = s.syncDir()
 	}
 	return err
 }
