@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/weirstore/weir/engine"
@@ -290,7 +288,7 @@ func (s *Store) load(m *manifest) error {
 // settle makes what was found durable (fdatasync): a process that died may have left it to the
 // operating system to be written, and it is visible, and vouched for, from now on. If the store was not
 // closed, a sync may have failed: then reads still find what is not on disk, and another sync
-// does nothing about it. So what no record vouches for is written once more.
+// does nothing about it. So what no record vouches for is written once more, and so are the zeros where it was cut.
 func (s *Store) settle(active *segment, closed bool) error {
 	end := active.end.Load()
 	for off := active.synced.Load(); !closed && off < end; off += windowSize {
@@ -300,6 +298,11 @@ func (s *Store) settle(active *segment, closed bool) error {
 		}
 		if _, err := active.file.WriteAt(b, off); err != nil {
 			return fmt.Errorf("filestore: write %s at byte %d: %w", active.path, off, err)
+		}
+	}
+	if !closed {
+		if err := s.eraseAgain(active, end); err != nil {
+			return fmt.Errorf("filestore: erase what was cut off %s: %w", active.path, err)
 		}
 	}
 	if err := active.file.Datasync(); err != nil {
@@ -528,57 +531,6 @@ func (c *scan) judge(next engine.Position, whole *contents, reason string) (*Cut
 		return nil, nil
 	}
 	return &Cut{Path: c.path, Offset: whole.end, Bytes: torn, Records: r.records, Reason: reason}, nil
-}
-
-// cut copies the torn end of a segment into a file of its own, and erases it (fsync), so
-// that no later opening takes it for records.
-func (s *Store) cut(seg *segment, c *Cut) error {
-	name, err := s.cutAside(seg, c.Offset, c.Bytes)
-	if err != nil {
-		return fmt.Errorf("filestore: cut the torn end of %s: %w", seg.path, err)
-	}
-	c.SavedAs = s.path(name)
-	s.recovery.Cut = c
-	s.opts.Logger.Warn("weir: cut the torn end of the log", "segment", c.Path, "offset", c.Offset, "bytes", c.Bytes,
-		"records", c.Records, "reason", c.Reason, "saved", c.SavedAs)
-	return nil
-}
-
-// cutAside copies n bytes of a segment into a new file, then overwrites them with zeros.
-func (s *Store) cutAside(seg *segment, off, n int64) (name string, err error) {
-	b := make([]byte, n)
-	if err := seg.readAt(b, off); err != nil {
-		return "", err
-	}
-	name, err = s.saveBytes(fmt.Sprintf(damaged+"%s-%d", strings.TrimSuffix(seg.name(), ".seg"), off), b)
-	for end := off + n; err == nil && off < end; off += int64(len(zeros)) {
-		_, err = seg.file.WriteAt(zeros[:min(int64(len(zeros)), end-off)], off)
-	}
-	if err == nil {
-		err = seg.file.Sync()
-	}
-	return name, err
-}
-
-// saveBytes makes a file of a name that begins so.
-func (s *Store) saveBytes(prefix string, b []byte) (name string, err error) {
-	if name, err = s.freeName(prefix); err != nil {
-		return "", err
-	}
-	return name, s.replace(name, b)
-}
-
-// freeName returns a name that begins so and that no file has.
-func (s *Store) freeName(prefix string) (string, error) {
-	names, err := s.fs.List()
-	if err != nil {
-		return "", err
-	}
-	name := prefix
-	for i := 2; slices.Contains(names, name); i++ {
-		name = fmt.Sprintf("%s-%d", prefix, i)
-	}
-	return name, nil
 }
 
 // readLastTime finds the time of the newest event: times never go back.

@@ -1,8 +1,12 @@
 package filestore_test
 
 import (
+	"bytes"
 	"context"
+	"math/rand/v2"
 	"os"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -105,6 +109,72 @@ func TestTypesBehindTheEnd(t *testing.T) {
 		var types [1]engine.TypeID
 		if n, err := s.Types(after, types[:]); n != 0 || err != nil {
 			t.Errorf("Types after %d: %d, %v", after, n, err)
+		}
+	}
+}
+
+// TestTornEndAfterFailure lets each operation of an opening fail that cuts off a torn end, opens the store again, and
+// appends a record as long as the torn one. After a power cut nothing stands behind it: what was cut off was to be
+// erased, and where the sync of that failed, only reads have seen it erased.
+func TestTornEndAfterFailure(t *testing.T) {
+	p := newPlain(t, 1, "a-1")
+	p.mustPut(engine.Synced, "first")
+	begin := len(bytes.TrimRight(p.disk.Content(firstSegment), "\x00"))
+	head := begin - 64 - len("first") // of a record
+	// A record that ends where a sector does: what follows is not written when it is written again.
+	second, third := strings.Repeat("2", 2048-begin-head), strings.Repeat("3", 2000)
+	p.mustPut(engine.Written, second)
+	p.mustPut(engine.Written, third)
+	torn := p.disk.Clone()
+	torn.FlipBit(firstSegment, int64(8*begin+400))
+	instead := strings.Repeat("x", len(second))
+	for n := 0; ; n++ {
+		disk, failed := torn.Clone(), crashfs.Op{}
+		disk.Fail(func(op crashfs.Op) error {
+			if op.N == n {
+				failed = op
+				return syscall.EIO
+			}
+			return nil
+		})
+		s, err := filestore.OpenFS(disk, tiny)
+		if err == nil {
+			s.Close()
+			if n < 10 {
+				t.Errorf("the opening has gone on after %d operations", n)
+			}
+			break
+		}
+		disk.Fail(nil)
+		disk.Reopen()
+		if s, err = filestore.OpenFS(disk, tiny); err != nil {
+			t.Fatalf("%v failed: %v", failed, err)
+		}
+		q := &plain{TB: t, disk: disk, s: s, state: engine.StreamState{Name: "a-1", Version: 1}}
+		q.mustPut(engine.Synced, instead)
+		atOnce, open := cutNow(disk), disk.Len()
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		rng := rand.New(rand.NewPCG(3, uint64(n)))
+		for i := range 20 {
+			at := []int{open, disk.Len()}[i%2]
+			left := disk.PowerCut(at, rng)
+			switch i {
+			case 0:
+				left = atOnce
+			case 1:
+				left = cutNow(disk)
+			}
+			again, err := filestore.OpenFS(left, tiny)
+			if err != nil {
+				t.Errorf("%v failed, opened again, closed: %v, then the power was cut: %v", failed, at > open, err)
+				break
+			}
+			if list, err := payloads(again); err != nil || !slices.Equal(list, []string{"first", instead}) {
+				t.Errorf("%v failed, opened again, closed: %v, then the power was cut: there are %.9q, %v", failed, at > open, list, err)
+			}
+			again.Close()
 		}
 	}
 }

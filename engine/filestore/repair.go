@@ -258,8 +258,12 @@ func (r *Repaired) cutSegment(x *examination) (segs []*segment, next engine.Posi
 
 // cutAside cuts n bytes out of a segment.
 func (r *Repaired) cutAside(s *Store, seg *segment, off, n int64) error {
-	if n == 0 {
-		return nil
+	if n == 0 { // an earlier repair may have cut it, of which a sync has failed
+		err := s.eraseAgain(seg, off)
+		if err == nil {
+			err = seg.file.Sync()
+		}
+		return err
 	}
 	name, err := s.cutAside(seg, off, n)
 	if err == nil {
