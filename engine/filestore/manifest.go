@@ -104,7 +104,7 @@ func isTemporary(name string) bool {
 	switch {
 	case !ok:
 		return false
-	case stem == manifestName, stem == handlersName, name == spareName, name == compactName:
+	case stem == manifestName, stem == handlersName, stem == snapshotsName, name == spareName, name == compactName:
 		return true
 	}
 	return isIndexName(stem) || strings.HasPrefix(stem, damaged)

@@ -141,13 +141,13 @@ func (s *Store) create() error {
 	if err := s.removeLeft(map[string]bool{}); err != nil {
 		return err
 	}
-	if err := s.removeSnapshots(); err != nil {
-		return err
-	}
 	if s.id == (storeID{}) {
 		if _, err := rand.Read(s.id[:]); err != nil {
 			return err
 		}
+	}
+	if err := s.emptySnapshots(); err != nil {
+		return s.createError(err)
 	}
 	b, err := s.handlers.snapshot(true).encode(s.id, 0)
 	if err != nil {
