@@ -198,11 +198,11 @@ func (l *lives) judgeLife(s *filestore.Store, m moment) error {
 	ctx := context.Background()
 	at, _, err := s.LoadCheckpoint(ctx, x)
 	if err != nil || at < m.saved || at > m.tried {
-		return fmt.Errorf("the checkpoint is %d, %w; saved was %d, tried %d", at, err, m.saved, m.tried)
+		return fmt.Errorf("the checkpoint is %d, %v; saved was %d, tried %d", at, err, m.saved, m.tried)
 	}
 	parked, err := s.Parked(ctx, x)
 	if err != nil || len(parked) < int(at) || len(parked) > l.parked {
-		return fmt.Errorf("at checkpoint %d there are %d parked, %d ever were; %w", at, len(parked), l.parked, err)
+		return fmt.Errorf("at checkpoint %d there are %d parked, %d ever were; %v", at, len(parked), l.parked, err)
 	}
 	for name := range l.states {
 		st, err := s.Load(ctx, name)

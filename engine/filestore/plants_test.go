@@ -117,6 +117,7 @@ var plants = []plant{
 	{"the head of a snapshot is read without its checksum", "snapshots.go",
 		"if le.Uint32(b) != crc32.Update(seed, castagnoli, b[4:]) || le.Uint32(b[56:]) != 0 {", "if le.Uint32(b[56:]) != 0 {", "TestSnapshotsThatAreDamaged"},
 	{"snapshots outlive a repair", "repair.go", "if err := x.s.emptySnapshots(); err != nil {", "if err := error(nil); err != nil {", "TestSnapshotsAndRepair"},
+	{"an index outlives a repair", "repair.go", "if err := s.emptyIndexes(x.whole); err != nil {", "if err := error(nil); err != nil {", "TestRepairAfterFailure"},
 	{"the format changes unseen", "record.go", "flagID    = 0x40\n\tflagMeta  = 0x20", "flagID    = 0x20\n\tflagMeta  = 0x40", "TestGoldenIsWritten"},
 }
 

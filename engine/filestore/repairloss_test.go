@@ -369,14 +369,14 @@ func repairedWell(t *testing.T, disk *crashfs.Disk, want []string) error {
 		list[i] = list[i][:5]
 	}
 	if err != nil || !slices.Equal(list, want) {
-		return fmt.Errorf("there are %q, %w", list, err)
+		return fmt.Errorf("there are %q, %v", list, err)
 	}
 	st, err := s.Load(t.Context(), "a-1")
 	if err != nil {
 		return err
 	}
 	if snap, there, err := s.LoadSnapshot(t.Context(), st, "fold"); there || err != nil {
-		return fmt.Errorf("there is a snapshot of version %d, %q, %w", snap.Version, snap.Data, err)
+		return fmt.Errorf("there is a snapshot of version %d, %q, %v", snap.Version, snap.Data, err)
 	}
 	return nil
 }
