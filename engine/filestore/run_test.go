@@ -105,6 +105,7 @@ func (r *run) name() string { return fmt.Sprintf("%c-%d", 'a'+r.rng.IntN(2), r.r
 
 // step does one thing, chosen at random.
 func (r *run) step() error {
+	r.refused = false
 	switch n := r.rng.IntN(100); {
 	case n < 50:
 		return r.put(engine.Synced)
