@@ -57,7 +57,7 @@ var plants = []plant{
 	{"a file is renamed before it is synced", "small.go", "err = f.Sync()", "err = nil", "TestPowerCuts"},
 	{"a rename is not made durable", "small.go", "if err := s.syncDir(); err != nil {", "if err := error(nil); err != nil {", "TestPowerCuts"},
 	{"written on after an unsure manifest", "small.go", "\t\ts.fail(err)\n\t\ts.unnamed.Store(true)\n", "", "TestUnsureManifest"},
-	{"a failed sync of the directory is for one caller", "small.go", "\t\ts.unnamed.Store(true)\n", "", "TestOpenAfterFailure"},
+	{"a failed sync of the directory is for one caller", "small.go", "\t\ts.unnamed.Store(true)\n", "", "TestFailedSyncOfAnother|TestOpenAfterFailure"},
 	{"the handlers' file of a store that was not closed is believed", "recover.go",
 		"s.handlers.dirty = true // the same", "s.handlers.dirty = false // the same", "TestOpenAfterFailure"},
 	{"compaction goes on after an unsure manifest", "compact.go", "return c, p.err() // the manifest", "_ = p // the manifest", "TestOpenAfterFailure"},
