@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"syscall"
 	"time"
 
 	"github.com/weirstore/weir/engine"
@@ -51,12 +50,15 @@ func (s *Store) Compact(ctx context.Context, rules []engine.RetentionRule) (c en
 		if err := s.check(); err != nil {
 			return c, err
 		}
+		if p := s.poisoned.Load(); p != nil {
+			return c, p.err() // the manifest may name a file that would be made again, and removed if that fails
+		}
 		if ctx.Err() != nil {
 			return c, context.Cause(ctx)
 		}
 		freed, err := s.compact(seg)
 		if err != nil {
-			if errors.Is(err, syscall.ENOSPC) {
+			if s.isFull(err) {
 				err = fmt.Errorf("%w: compact %s: %w", ErrFull, seg.path, err)
 			}
 			return c, err
@@ -125,14 +127,16 @@ func (s *Store) compact(old *segment) (freed int64, err error) {
 		}
 	}
 	if err := s.replaceSegment(old, seg); err != nil {
-		_, placed = errors.AsType[*unsureError](err)
+		if _, placed = errors.AsType[*unsureError](err); placed {
+			f.Close()
+		}
 		return 0, err
 	}
 	placed = true
 	old.file.Close() // whoever reads it tries again with the new one
 	s.fs.Remove(old.name())
 	s.fs.Remove(indexName(old)) // or the next opening does both
-	return old.size - seg.size, s.fs.SyncDir()
+	return old.size - seg.size, s.syncDir()
 }
 
 // copyLive copies what is not removed into f, and syncs it (fsync).
@@ -210,7 +214,7 @@ func (s *Store) replaceSegment(old, seg *segment) error {
 			segs[i] = seg
 		}
 	}
-	if err := s.changeManifest(segs); err != nil {
+	if err := s.writeManifest(segs, nil); err != nil {
 		return err
 	}
 	s.segments.Store(&segs)

@@ -21,10 +21,10 @@
 //   - Damage is an error, never silence. What a crash can explain, a torn end of which nothing was
 //     acknowledged, Open cuts, copies aside, and reports ([Recovery]). What it cannot explain is a
 //     [*CorruptionError], and nothing is changed.
-//   - After a write or sync that failed nothing more is written ([ErrPoisoned]): what is on disk is then
-//     known to nobody, and a later sync that succeeds would prove nothing. Reading goes on. Open finds out.
-//   - A full disk is an error ([ErrFull]) of the appends and compactions that find it full, and ends nothing.
-//     Saving checkpoints, closing, and opening what was closed need room for a small file.
+//   - After a write of the log that failed, or a sync of it or the directory, nothing more is written ([ErrPoisoned]):
+//     what is on disk is then known to nobody, and a later sync that succeeds would prove nothing. Reading goes on. Open finds out.
+//   - A full disk is an error ([ErrFull]) of the appends and compactions that find it full, and ends nothing, unless it is a
+//     sync that fails for it. Saving checkpoints, closing, and opening what was closed need room for a small file.
 //
 // There is one thing that no log can know: after a crash, whether the end of the log was torn by
 // the crash or damaged later. Each batch vouches for those before it, so only damage that reaches to the very
@@ -100,8 +100,13 @@
 // file and directory), and only then is it used. SaveCheckpoints: fdatasync of the segment if anything is not
 // synced, then the handlers' file (fsync of file and directory). SaveSnapshot: fdatasync of the segment if
 // its events are not synced; the snapshot itself is not. Open: if the store was not closed, the end
-// of the log that no record vouches for is written once more, for a sync of it may have failed;
+// of the log that no record vouches for is written once more, for a sync of it may have failed, and
+// so are the zeros where it was ever cut, and the handlers' file (fsync of file and directory);
 // then fdatasync of the segment, and the manifest anew (fsync of file and directory).
+//
+// A name is relied upon only if the directory was synced behind it, and no sync of the directory has failed since the
+// store was opened. What an Open finds in the directory it writes anew before it builds upon it, but for segments, whose
+// names are durable before a manifest names them.
 //
 // # Cost
 //

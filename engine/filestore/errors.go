@@ -3,6 +3,7 @@ package filestore
 import (
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
 	"github.com/weirstore/weir/engine"
@@ -64,6 +65,12 @@ type TooLargeError struct {
 
 func (e *TooLargeError) Error() string {
 	return fmt.Sprintf("filestore: the events of one append take %d bytes on disk, at most %d fit", e.Size, e.Limit)
+}
+
+// isFull reports whether an error says that the disk has no room, and nothing else is wrong: after a sync
+// that has failed for want of room no room helps.
+func (s *Store) isFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) && s.poisoned.Load() == nil
 }
 
 // poison is the failure that ended all writing.

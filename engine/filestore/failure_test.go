@@ -292,3 +292,86 @@ func TestRoomAgain(t *testing.T) {
 		}
 	}
 }
+
+// hooked is a disk that tells of each renaming, before anything else is done.
+type hooked struct {
+	*crashfs.Disk
+	renamed func(to string)
+}
+
+func (h *hooked) Rename(from, to string) error {
+	err := h.Disk.Rename(from, to)
+	if err == nil {
+		h.renamed(to)
+	}
+	return err
+}
+
+// TestFailedSyncOfAnother saves a checkpoint between the renaming of a file and the sync of the directory that is to make
+// it durable, and lets that fail which the checkpoint asks for. It was to make both names durable, and the next one,
+// which succeeds, makes up for nothing: whoever renamed the file must not rely on it.
+func TestFailedSyncOfAnother(t *testing.T) {
+	roll := func(s *filestore.Store) error {
+		return several(3, func() error { _, err := appendOne(s, engine.Synced, 3000); return err })
+	}
+	compact := func(s *filestore.Store) error { _, err := s.Compact(context.Background(), nil); return err }
+	for _, c := range []struct {
+		name, file string
+		do         func(s *filestore.Store) error
+	}{
+		{"the segment of a roll", "00000000000000000007.seg", roll},
+		{"the manifest of a roll", "manifest", roll},
+		{"the segment of a compaction", "00000000000000000001-1.seg", compact},
+		{"the manifest of a compaction", "manifest", compact},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := &hooked{Disk: crashfs.New(), renamed: func(string) {}}
+			s, err := filestore.OpenFS(h, tiny)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			var pos engine.Position
+			for range 5 {
+				if pos, err = appendOne(s, engine.Synced, 3000); err != nil {
+					t.Fatal(err)
+				}
+			}
+			state, err := s.Load(t.Context(), "a-1")
+			if err = errors.Join(err, s.Truncate(t.Context(), state, 2)); err != nil {
+				t.Fatal(err)
+			}
+			met := false
+			h.renamed = func(to string) {
+				if to != c.file || met {
+					return
+				}
+				met = true
+				h.FailNth(crashfs.SyncDir, 1, syscall.EIO)
+				if err := s.SaveCheckpoints(t.Context(), []engine.Checkpoint{{Handler: "h", Position: 1}}); !errors.Is(err, syscall.EIO) {
+					t.Errorf("the checkpoint: %v, want EIO", err)
+				}
+			}
+			err = c.do(s)
+			if !met || err == nil {
+				t.Errorf("met: %v; it is done, and nothing has failed", met)
+			}
+			if next, err := appendOne(s, engine.Synced, 10); err == nil {
+				pos = next
+			} else if !errors.Is(err, filestore.ErrPoisoned) {
+				t.Errorf("an append after that: %v, want ErrPoisoned", err)
+			}
+			if err := s.SaveCheckpoints(t.Context(), nil); !errors.Is(err, filestore.ErrPoisoned) {
+				t.Errorf("a checkpoint after that: %v, want ErrPoisoned", err)
+			}
+			after, err := filestore.OpenFS(cutNow(h.Disk), tiny)
+			if err != nil {
+				t.Fatalf("after a power cut: %v", err)
+			}
+			defer after.Close()
+			if after.Head() < pos {
+				t.Errorf("after a power cut the log ends at %d, %d was acknowledged", after.Head(), pos)
+			}
+		})
+	}
+}

@@ -197,7 +197,7 @@ func (s *Store) writeHandlers() error {
 		b, err = f.encode(s.id, s.Durable())
 	}
 	if err == nil {
-		err = replace(s.fs, handlersName, b)
+		err = s.replace(handlersName, b)
 	}
 	if err != nil {
 		s.handlers.mu.Lock()

@@ -26,7 +26,7 @@ func indexName(seg *segment) string {
 
 // writeIndex replaces a segment's index file (fsync of the file and the directory).
 func (s *Store) writeIndex(seg *segment, x *contents) error {
-	return replace(s.fs, indexName(seg), x.encode(s.id, seg.generation))
+	return s.replace(indexName(seg), x.encode(s.id, seg.generation))
 }
 
 func (x *contents) encode(id storeID, generation uint32) []byte {

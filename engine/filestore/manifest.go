@@ -2,7 +2,6 @@ package filestore
 
 import (
 	"encoding/hex"
-	"errors"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -36,7 +35,8 @@ type logEnd struct {
 }
 
 // writeManifest makes the list of segments durable: fsync of the file and the directory.
-// After a failure the manifest on disk is the old one or the new one. REQUIRES: s.meta.
+// After a failure the manifest on disk is the old one or the new one. If nobody knows which of them a crash
+// would leave, syncDir has ended all writing: it would fit only one of them. REQUIRES: s.meta.
 func (s *Store) writeManifest(segs []*segment, clean *logEnd) error {
 	m := manifest{Clean: clean}
 	for _, seg := range segs {
@@ -46,17 +46,7 @@ func (s *Store) writeManifest(segs []*segment, clean *logEnd) error {
 	if err != nil {
 		return err
 	}
-	return replace(s.fs, manifestName, b)
-}
-
-// changeManifest is writeManifest while the store is written to. If nobody knows which of
-// the two lists a crash would leave, no more may be written: it would fit only one of them. REQUIRES: s.meta.
-func (s *Store) changeManifest(segs []*segment) error {
-	err := s.writeManifest(segs, nil)
-	if _, unsure := errors.AsType[*unsureError](err); unsure {
-		s.fail(err)
-	}
-	return err
+	return s.replace(manifestName, b)
 }
 
 // checkManifest refuses a list that no store has.
@@ -114,7 +104,7 @@ func isTemporary(name string) bool {
 	switch {
 	case !ok:
 		return false
-	case stem == manifestName, stem == handlersName, name == spareName, name == compactName:
+	case stem == manifestName, stem == handlersName, stem == snapshotsName, name == spareName, name == compactName:
 		return true
 	}
 	return isIndexName(stem) || strings.HasPrefix(stem, damaged)

@@ -6,9 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"slices"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/weirstore/weir/engine"
@@ -144,19 +141,19 @@ func (s *Store) create() error {
 	if err := s.removeLeft(map[string]bool{}); err != nil {
 		return err
 	}
-	if err := s.removeSnapshots(); err != nil {
-		return err
-	}
 	if s.id == (storeID{}) {
 		if _, err := rand.Read(s.id[:]); err != nil {
 			return err
 		}
 	}
+	if err := s.emptySnapshots(); err != nil {
+		return s.createError(err)
+	}
 	b, err := s.handlers.snapshot(true).encode(s.id, 0)
 	if err != nil {
 		return err
 	}
-	if err := replace(s.fs, handlersName, b); err != nil {
+	if err := s.replace(handlersName, b); err != nil {
 		return s.createError(err)
 	}
 	_, err = s.addSegment(1, 0, s.makeSpare(s.nextSize(0, 0)))
@@ -189,7 +186,7 @@ func (s *Store) removeLeft(keep map[string]bool) error {
 		removed = true
 	}
 	if removed {
-		return s.fs.SyncDir()
+		return s.syncDir()
 	}
 	return nil
 }
@@ -269,13 +266,17 @@ func (s *Store) load(m *manifest) error {
 	// Before the first record, since from then on a crash may tear it; and before anything is
 	// removed, since the one that was found may not be on disk: its sync may have failed.
 	err = s.removeTemporary()
+	if err == nil && m.Clean == nil {
+		s.handlers.dirty = true // the same goes for it, and what it says is read from now on
+		err = s.writeHandlers()
+	}
 	if err == nil {
 		err = s.writeManifest(segs, nil)
 	}
-	if errors.Is(err, syscall.ENOSPC) && m.Clean == nil {
-		// The one that is there will do, unless a sync of it has failed before: all can be read
+	if s.isFull(err) && m.Clean == nil {
+		// Those that are there will do, unless a sync of them has failed before: all can be read
 		// without room. Nothing else is removed.
-		s.opts.Logger.Warn("weir: manifest not written anew", "dir", s.dir, "err", err)
+		s.opts.Logger.Warn("weir: handlers' file and manifest not written anew", "dir", s.dir, "err", err)
 		return nil
 	}
 	if err != nil {
@@ -287,7 +288,7 @@ func (s *Store) load(m *manifest) error {
 // settle makes what was found durable (fdatasync): a process that died may have left it to the
 // operating system to be written, and it is visible, and vouched for, from now on. If the store was not
 // closed, a sync may have failed: then reads still find what is not on disk, and another sync
-// does nothing about it. So what no record vouches for is written once more.
+// does nothing about it. So what no record vouches for is written once more, and so are the zeros where it was cut.
 func (s *Store) settle(active *segment, closed bool) error {
 	end := active.end.Load()
 	for off := active.synced.Load(); !closed && off < end; off += windowSize {
@@ -297,6 +298,11 @@ func (s *Store) settle(active *segment, closed bool) error {
 		}
 		if _, err := active.file.WriteAt(b, off); err != nil {
 			return fmt.Errorf("filestore: write %s at byte %d: %w", active.path, off, err)
+		}
+	}
+	if !closed {
+		if err := s.eraseAgain(active, end); err != nil {
+			return fmt.Errorf("filestore: erase what was cut off %s: %w", active.path, err)
 		}
 	}
 	if err := active.file.Datasync(); err != nil {
@@ -525,57 +531,6 @@ func (c *scan) judge(next engine.Position, whole *contents, reason string) (*Cut
 		return nil, nil
 	}
 	return &Cut{Path: c.path, Offset: whole.end, Bytes: torn, Records: r.records, Reason: reason}, nil
-}
-
-// cut copies the torn end of a segment into a file of its own, and erases it (fsync), so
-// that no later opening takes it for records.
-func (s *Store) cut(seg *segment, c *Cut) error {
-	name, err := s.cutAside(seg, c.Offset, c.Bytes)
-	if err != nil {
-		return fmt.Errorf("filestore: cut the torn end of %s: %w", seg.path, err)
-	}
-	c.SavedAs = s.path(name)
-	s.recovery.Cut = c
-	s.opts.Logger.Warn("weir: cut the torn end of the log", "segment", c.Path, "offset", c.Offset, "bytes", c.Bytes,
-		"records", c.Records, "reason", c.Reason, "saved", c.SavedAs)
-	return nil
-}
-
-// cutAside copies n bytes of a segment into a new file, then overwrites them with zeros.
-func (s *Store) cutAside(seg *segment, off, n int64) (name string, err error) {
-	b := make([]byte, n)
-	if err := seg.readAt(b, off); err != nil {
-		return "", err
-	}
-	name, err = s.saveBytes(fmt.Sprintf(damaged+"%s-%d", strings.TrimSuffix(seg.name(), ".seg"), off), b)
-	for end := off + n; err == nil && off < end; off += int64(len(zeros)) {
-		_, err = seg.file.WriteAt(zeros[:min(int64(len(zeros)), end-off)], off)
-	}
-	if err == nil {
-		err = seg.file.Sync()
-	}
-	return name, err
-}
-
-// saveBytes makes a file of a name that begins so.
-func (s *Store) saveBytes(prefix string, b []byte) (name string, err error) {
-	if name, err = s.freeName(prefix); err != nil {
-		return "", err
-	}
-	return name, replace(s.fs, name, b)
-}
-
-// freeName returns a name that begins so and that no file has.
-func (s *Store) freeName(prefix string) (string, error) {
-	names, err := s.fs.List()
-	if err != nil {
-		return "", err
-	}
-	name := prefix
-	for i := 2; slices.Contains(names, name); i++ {
-		name = fmt.Sprintf("%s-%d", prefix, i)
-	}
-	return name, nil
 }
 
 // readLastTime finds the time of the newest event: times never go back.

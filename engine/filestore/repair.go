@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -37,7 +38,7 @@ func Repair(dir string) (*Repaired, error) {
 }
 
 func repair(fs vfs.FS, dir string) (*Repaired, error) {
-	opts, err := Options{}.withDefaults()
+	opts, err := Options{Logger: slog.New(slog.DiscardHandler)}.withDefaults() // what is wrong is returned
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +77,7 @@ func repair(fs vfs.FS, dir string) (*Repaired, error) {
 		return r, nil
 	}
 	// What they were made of may be cut off, and other events take its place.
-	if err := x.s.removeSnapshots(); err != nil {
+	if err := x.s.emptySnapshots(); err != nil {
 		return r, fmt.Errorf("filestore: repair %q: %w", dir, err)
 	}
 	if err := r.cut(x); err != nil {
@@ -142,7 +143,7 @@ func (r *Repaired) setAside(s *Store, name string) error {
 		return err
 	}
 	r.SavedAs = append(r.SavedAs, s.path(to))
-	return s.fs.SyncDir()
+	return s.syncDir()
 }
 
 // cut makes what is whole the store.
@@ -150,6 +151,9 @@ func (r *Repaired) cut(x *examination) error {
 	s := x.s
 	controls, err := x.removals() // before anything is erased
 	if err != nil {
+		return err
+	}
+	if err := s.emptyIndexes(x.whole); err != nil {
 		return err
 	}
 	segs, next, err := r.cutSegment(x)
@@ -191,6 +195,28 @@ func (r *Repaired) cut(x *examination) error {
 		}
 	}
 	return r.fixHandlers(x)
+}
+
+// emptyIndexes makes the index files useless of all segments that are cut, or cut off: the last of those that are whole
+// may be one. While the damage is still there, so that a repair which this interrupts is done again; and
+// they are not removed, as emptySnapshots says.
+func (s *Store) emptyIndexes(whole []*segment) error {
+	names, err := s.fs.List()
+	if err != nil {
+		return err
+	}
+	keep := make(map[string]bool)
+	for _, seg := range whole[:max(0, len(whole)-1)] {
+		keep[indexName(seg)] = true
+	}
+	for _, name := range names {
+		if isIndexName(name) && !keep[name] {
+			if err := s.replace(name, nil); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // cutSegment cuts the first damaged segment, and returns those that are left, and the
@@ -245,7 +271,7 @@ func (r *Repaired) cutSegment(x *examination) (segs []*segment, next engine.Posi
 		err = s.fs.Rename(compactName, h.name())
 	}
 	if err == nil {
-		err = s.fs.SyncDir()
+		err = s.syncDir()
 	}
 	if err != nil {
 		f.Close()
@@ -258,8 +284,12 @@ func (r *Repaired) cutSegment(x *examination) (segs []*segment, next engine.Posi
 
 // cutAside cuts n bytes out of a segment.
 func (r *Repaired) cutAside(s *Store, seg *segment, off, n int64) error {
-	if n == 0 {
-		return nil
+	if n == 0 { // an earlier repair may have cut it, of which a sync has failed
+		err := s.eraseAgain(seg, off)
+		if err == nil {
+			err = seg.file.Sync()
+		}
+		return err
 	}
 	name, err := s.cutAside(seg, off, n)
 	if err == nil {
@@ -404,5 +434,5 @@ func (r *Repaired) fixHandlers(x *examination) error {
 	if err != nil {
 		return err
 	}
-	return replace(s.fs, handlersName, b)
+	return s.replace(handlersName, b)
 }

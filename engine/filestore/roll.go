@@ -3,7 +3,6 @@ package filestore
 import (
 	"errors"
 	"fmt"
-	"syscall"
 
 	"github.com/weirstore/weir/engine"
 	"github.com/weirstore/weir/engine/filestore/internal/vfs"
@@ -97,7 +96,7 @@ func (w *writer) roll(bytes int64) error {
 	base := w.pos + 1
 	seg, err := s.addSegment(base, s.nextGeneration(base), w.spare(s.nextSize(len(*s.segments.Load()), bytes)))
 	if err != nil {
-		if errors.Is(err, syscall.ENOSPC) {
+		if s.isFull(err) {
 			return fmt.Errorf("%w: new segment: %w", ErrFull, err)
 		}
 		return fmt.Errorf("filestore: new segment: %w", err)
@@ -149,13 +148,13 @@ func (s *Store) addSegment(base engine.Position, generation uint32, sp *spare) (
 		return nil, err
 	}
 	renamed = true
-	if err := s.fs.SyncDir(); err != nil {
+	if err := s.syncDir(); err != nil {
 		return nil, err
 	}
 	s.meta <- struct{}{}
 	defer func() { <-s.meta }()
 	segs := append((*s.segments.Load())[:len(*s.segments.Load()):len(*s.segments.Load())], seg)
-	if err := s.changeManifest(segs); err != nil {
+	if err := s.writeManifest(segs, nil); err != nil {
 		return nil, err
 	}
 	s.segments.Store(&segs)

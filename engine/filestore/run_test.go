@@ -14,6 +14,7 @@ import (
 	"github.com/weirstore/weir/engine"
 	"github.com/weirstore/weir/engine/filestore"
 	"github.com/weirstore/weir/engine/filestore/internal/crashfs"
+	"github.com/weirstore/weir/engine/filestore/internal/vfs"
 )
 
 // tiny makes segments that a few batches fill.
@@ -23,6 +24,7 @@ var tiny = filestore.Options{SegmentSize: 8 << 10, Logger: quiet, SyncEvery: 1 <
 // a crash is judged by.
 type run struct {
 	disk *crashfs.Disk
+	fs   vfs.FS // what the store sees of it; nil for itself
 	opts filestore.Options
 	id   [16]byte // the store's: the same in each process, for what the fuzzer finds in one
 	s    *filestore.Store
@@ -71,7 +73,11 @@ func newRun(disk *crashfs.Disk, opts filestore.Options, seed uint64) *run {
 }
 
 func (r *run) open() (err error) {
-	if r.s, err = filestore.OpenFixed(r.disk, r.opts, r.id); err == nil {
+	fs := r.fs
+	if fs == nil {
+		fs = r.disk
+	}
+	if r.s, err = filestore.OpenFixed(fs, r.opts, r.id); err == nil {
 		for name := range r.states {
 			r.states[name] = &engine.StreamState{Name: name, Version: r.states[name].Version, Deleted: r.states[name].Deleted}
 		}
@@ -99,6 +105,7 @@ func (r *run) name() string { return fmt.Sprintf("%c-%d", 'a'+r.rng.IntN(2), r.r
 
 // step does one thing, chosen at random.
 func (r *run) step() error {
+	r.refused = false
 	switch n := r.rng.IntN(100); {
 	case n < 50:
 		return r.put(engine.Synced)

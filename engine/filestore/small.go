@@ -26,7 +26,7 @@ type storeID [16]byte
 //	32  8  length of the body
 //	40     body
 //
-// It is never changed in place: see replace.
+// It is never changed in place: see Store.replace.
 const smallHeader = 40
 
 // maxSmall is the length that a small file may have: more than a million segments, or
@@ -116,8 +116,11 @@ const damaged = "damaged-"
 
 // replace makes name a file with content b, all of it or not at all: it writes another file,
 // syncs it (fsync), gives it the name, and syncs the directory (fsync).
-func replace(fs vfs.FS, name string, b []byte) (err error) {
-	f, err := create(fs, name+temporary)
+func (s *Store) replace(name string, b []byte) (err error) {
+	if s.unnamed.Load() {
+		return s.poisoned.Load().err()
+	}
+	f, err := create(s.fs, name+temporary)
 	if err != nil {
 		return err
 	}
@@ -128,14 +131,33 @@ func replace(fs vfs.FS, name string, b []byte) (err error) {
 		err = closeErr
 	}
 	if err == nil {
-		err = fs.Rename(name+temporary, name)
+		err = s.fs.Rename(name+temporary, name)
 	}
 	if err != nil {
-		fs.Remove(name + temporary) // or the next opening does
+		s.fs.Remove(name + temporary) // or the next opening does
 		return fmt.Errorf("write %s: %w", name, err)
 	}
-	if err := fs.SyncDir(); err != nil {
+	if err := s.syncDir(); err != nil {
 		return &unsureError{name, err}
+	}
+	return nil
+}
+
+// syncDir makes all names durable that were made or taken away so far (fsync of the directory). A failure
+// is of the names of everybody, and the system tells one of them, once: a later sync may succeed without
+// having done anything for what the failed one was to do. So all syncs of the directory go through one token, and
+// the first failure ends all writing: nobody builds upon a name after it.
+func (s *Store) syncDir() error {
+	s.naming <- struct{}{}
+	defer func() { <-s.naming }()
+	if s.unnamed.Load() {
+		return s.poisoned.Load().err()
+	}
+	if err := s.fs.SyncDir(); err != nil {
+		err = fmt.Errorf("sync directory: %w", err)
+		s.fail(err)
+		s.unnamed.Store(true)
+		return err
 	}
 	return nil
 }
@@ -147,7 +169,7 @@ type unsureError struct {
 }
 
 func (e *unsureError) Error() string {
-	return fmt.Sprintf("sync directory after %s: %v", e.name, e.err)
+	return fmt.Sprintf("%s has taken its place: %v", e.name, e.err)
 }
 
 func (e *unsureError) Unwrap() error { return e.err }

@@ -174,18 +174,23 @@ func (s *Store) newSnapshotFile(name string) (vfs.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("filestore: %w", err)
 	}
+	if _, err := f.WriteAt(s.snapshotsHead(), 0); err != nil {
+		f.Close()
+		s.fs.Remove(name) // or it is found to be damaged
+		return nil, fmt.Errorf("filestore: write %s: %w", s.path(name), err)
+	}
+	return f, nil
+}
+
+// snapshotsHead is what the file begins with.
+func (s *Store) snapshotsHead() []byte {
 	b := make([]byte, snapshotsHeader)
 	copy(b, snapshotsMagic)
 	binary.LittleEndian.PutUint32(b[8:], formatVersion)
 	binary.LittleEndian.PutUint32(b[12:], snapshotsHeader)
 	copy(b[16:], s.id[:])
 	binary.LittleEndian.PutUint32(b[36:], crc32.Checksum(b[:36], castagnoli))
-	if _, err := f.WriteAt(b, 0); err != nil {
-		f.Close()
-		s.fs.Remove(name) // or it is found to be damaged
-		return nil, fmt.Errorf("filestore: write %s: %w", s.path(name), err)
-	}
-	return f, nil
+	return b
 }
 
 // A record is this, then the names of stream and policy, the event ID, the encoding, the data:
@@ -399,20 +404,22 @@ func (s *Store) rewriteSnapshots() error {
 	}
 	x.file.Close()
 	x.file, x.end, x.places, x.live, x.retry = f, end, places, end-snapshotsHeader, 0
-	if err := s.fs.SyncDir(); err != nil { // a crash leaves the one or the other, and both are right
+	if err := s.syncDir(); err != nil { // a crash leaves the one or the other, and both are right
 		return fmt.Errorf("filestore: sync directory after %s: %w", snapshotsName, err)
 	}
 	return nil
 }
 
-// removeSnapshots removes the file, in a store that is not open.
-func (s *Store) removeSnapshots() error {
-	err := s.fs.Remove(snapshotsName)
+// emptySnapshots puts a file without snapshots in the place of one that is there, in a store that is not
+// open. It is not removed: if the sync of that fails, the next caller finds no file, and after a power cut there is one.
+func (s *Store) emptySnapshots() error {
+	f, err := s.fs.Open(snapshotsName)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err == nil {
-		err = s.fs.SyncDir()
+	if err != nil {
+		return err
 	}
-	return err
+	f.Close()
+	return s.replace(snapshotsName, s.snapshotsHead())
 }

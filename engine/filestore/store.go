@@ -47,10 +47,12 @@ type Store struct {
 	unsynced chan struct{} // cap 1: something was written and not synced
 
 	// syncing and meta are locks that are held across system calls: channels of one token, so
-	// that testing/synctest and contexts know of the waiting. Order: compacting, meta, syncing.
+	// that testing/synctest and contexts know of the waiting. Order: compacting, meta, syncing; naming is the last.
 	syncing    chan struct{} // to sync the log: one failure must reach everybody
 	meta       chan struct{} // to change the list of segments, in the manifest and here
 	compacting chan struct{} // to compact, or to copy segments that must stay
+	naming     chan struct{} // to sync the directory: one failure must reach everybody
+	unnamed    atomic.Bool   // that has failed; written under the token naming
 
 	groups   atomic.Uint64 // writes of the log
 	poisoned atomic.Pointer[poison]
@@ -104,6 +106,7 @@ func newStore(fs vfs.FS, dir string, opts Options) *Store {
 		syncing:    make(chan struct{}, 1),
 		meta:       make(chan struct{}, 1),
 		compacting: make(chan struct{}, 1),
+		naming:     make(chan struct{}, 1),
 		limit:      maxSegment - segmentHeader,
 		tags:       newTags(),
 		snapshots:  newSnapshots(),
