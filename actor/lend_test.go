@@ -126,6 +126,52 @@ func TestLentActorTakesAnOwnerWhenShared(t *testing.T) {
 	b.want(t, []int{1, 2, 3, 4}, nothing)
 }
 
+// Who finds an actor borrowed waits awake for a moment, and not for ever: the borrower may have lost its
+// processor.
+func TestLentActorIsNotWaitedForLong(t *testing.T) {
+	b, sent := newLent(t)
+	for range 2 * runtime.GOMAXPROCS(0) {
+		if b.Borrow() {
+			t.Fatal("lent to two")
+		}
+	}
+	send(t, b.Actor, 2)
+	if b.Borrow() {
+		t.Fatal("lent while a message waits for its owner")
+	}
+	b.release()
+	<-sent
+	<-b.sys.Drain()
+	b.want(t, []int{1, 2}, nothing)
+}
+
+// Senders that never pause do not keep an actor from being lent again: its owner goroutine ends as soon as nothing
+// waits, however many messages it has had before.
+func TestLentActorIsLentAgainAmongMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, sent := newLent(t)
+		send(t, b.Actor, 2)
+		b.release()
+		<-sent
+		for round := 1; ; round++ {
+			synctest.Wait()
+			if b.Borrow() {
+				b.GiveBack()
+				break
+			}
+			if round == 50 {
+				t.Fatal("its goroutine is still there after many turns")
+			}
+			var wg sync.WaitGroup
+			for range round { // not always as many: an owner that ends in a round has a successor for the rest
+				wg.Go(func() { send(t, b.Actor, 2) })
+			}
+			wg.Wait()
+		}
+		<-b.sys.Drain()
+	})
+}
+
 func TestLentActorIsLentAgainOnceItHasOneSender(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, sent := newLent(t)

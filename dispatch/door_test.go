@@ -365,12 +365,14 @@ func TestHandlersProduceThroughAClosedDoor(t *testing.T) {
 // mailbox, and with producers that wait at the door. A deadlock fails at once.
 func TestHandlersThatProduceDoNotWait(t *testing.T) {
 	ways := []struct {
-		name string
-		ctx  func(context.Context) context.Context
+		name  string
+		ctx   func(context.Context) context.Context
+		depth int // of the handler's stack
 	}{
-		{"with their context", func(ctx context.Context) context.Context { return ctx }},
-		{"with a context made from it", func(ctx context.Context) context.Context { return context.WithValue(ctx, new(int), 1) }},
-		{"having lost their context", func(context.Context) context.Context { return ctxBg }},
+		{"with their context", func(ctx context.Context) context.Context { return ctx }, 0},
+		{"with a context made from it", func(ctx context.Context) context.Context { return context.WithValue(ctx, new(int), 1) }, 0},
+		{"having lost their context", func(context.Context) context.Context { return ctxBg }, 0},
+		{"having lost their context, in a deep call", func(context.Context) context.Context { return ctxBg }, 500},
 	}
 	for _, way := range ways {
 		for _, window := range []int{1, 2, 100} {
@@ -382,9 +384,11 @@ func TestHandlersThatProduceDoNotWait(t *testing.T) {
 						cfg := config{Name: "a", Window: window, Handle: func(ctx context.Context, ev event) error {
 							for range 2 {
 								if ev.kind < generations { // kind is the generation
-									if err := r.produce(way.ctx(ctx), event{kind: ev.kind + 1, key: ev.key}); err != nil {
-										t.Error(err)
-									}
+									deep(way.depth, func() {
+										if err := r.produce(way.ctx(ctx), event{kind: ev.kind + 1, key: ev.key}); err != nil {
+											t.Error(err)
+										}
+									})
 								}
 							}
 							return rec.handle(ctx, ev)
@@ -425,6 +429,15 @@ func TestHandlersThatProduceDoNotWait(t *testing.T) {
 			}
 		}
 	}
+}
+
+// deep calls fn with so many more calls on the stack.
+func deep(depth int, fn func()) {
+	if depth == 0 {
+		fn()
+		return
+	}
+	deep(depth-1, fn)
 }
 
 // Producers and blocking handlers of every size, some of which are paused and resumed: in

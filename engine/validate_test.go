@@ -783,6 +783,71 @@ func TestHandleDuringShutdown(t *testing.T) {
 	}
 }
 
+// TestRegisterBetweenAppends: what is registered holds for the next append, whatever the engine remembers of
+// the one before.
+func TestRegisterBetweenAppends(t *testing.T) {
+	e := anEngine(t)
+	named := engine.NewEvent{Type: "Named", Data: rvA{1}}
+	for range 3 {
+		if _, err := e.Append(t.Context(), "s-1", engine.Any, named); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := engine.Register[rvB](e, "Named"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Append(t.Context(), "s-1", engine.Any, named); typeConflict(err) != nil {
+		t.Error(typeConflict(err))
+	}
+	if _, err := e.Append(t.Context(), "s-1", engine.Any, engine.NewEvent{Type: "Named", Data: rvB{1}}); err != nil {
+		t.Error(err)
+	}
+	var last engine.Event
+	for ev, err := range e.Read(t.Context(), "s-1") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		last = ev
+	}
+	if last.Version != 4 || last.Type != "Named" || last.Data != (rvB{1}) {
+		t.Errorf("the last event is %v", last)
+	}
+}
+
+// TestTypesInTurn: events of different types and names, one after the other in the same stream.
+func TestTypesInTurn(t *testing.T) {
+	e, err := engine.Open(engine.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	events := []engine.NewEvent{
+		engine.New(rvA{1}), engine.New(rvB{1}), {Type: "x", Data: rvA{2}}, {Type: "y", Data: rvA{2}}, engine.New(rvA{3}),
+		{Type: "y", Data: 7}, {Type: "y", Data: "seven"}, engine.New(&rvA{4}), engine.New(rvA{5}), {Type: "rvA", Data: rvA{6}},
+	}
+	want := []string{"rvA", "rvB", "x", "y", "rvA", "y", "y", "", "rvA", "rvA"} // *rvA is refused: rvA has the name
+	var got []string
+	for round := range 2 {
+		for i, ev := range events {
+			res, err := e.Append(t.Context(), "s-1", engine.Any, ev)
+			if (err == nil) != (want[i] != "") {
+				t.Fatalf("round %d, event %d: %v", round, i, err)
+			}
+			if err != nil {
+				continue
+			}
+			for stored := range e.Read(t.Context(), "s-1", engine.FromVersion(res.Last)) {
+				if got = append(got, stored.Type); stored.Type != want[i] {
+					t.Errorf("round %d, event %d: type %q, want %q", round, i, stored.Type, want[i])
+				}
+			}
+		}
+	}
+	if len(got) != 2*(len(want)-1) {
+		t.Errorf("%d events", len(got))
+	}
+}
+
 // discards reports whether a handler that has ended takes anything off its list.
 func discards(h *engine.Handler) bool {
 	ok, err := h.Discard(1)
