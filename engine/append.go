@@ -161,7 +161,11 @@ func (e *Engine) stream(name string) *stream {
 // give puts a request into the stream's mailbox. Without an error it is accepted, and may be
 // answered already, so that it is the caller's no more unless the caller waits for the answer.
 func (s *stream) give(ctx context.Context, r *request) error {
-	err := s.actor.Send(ctx, r)
+	send := s.actor.Send
+	if r.leavable || r.pending != nil && !s.eng.caps.Prompt {
+		send = s.actor.Post // its caller may not be kept for as long as a commit takes
+	}
+	err := send(ctx, r)
 	if err != nil && errors.Is(err, actor.ErrStopped) {
 		return ErrClosed
 	}

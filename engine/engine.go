@@ -95,7 +95,7 @@ func Open(opts Options) (*Engine, error) {
 		Mailbox: opts.StreamMailbox,
 		Idle:    opts.IdleAfter,
 		Linger:  opts.MaxIdleStreams,
-		Lend:    e.caps.Prompt, // else a commit would keep callers from their contexts
+		Lend:    true, // give says to whom not
 		Discard: (*request).discard,
 	})
 	e.dispatcher = dispatch.New[Event](logView{e.backend}, dispatch.Options{
