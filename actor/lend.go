@@ -12,15 +12,18 @@ import "runtime"
 // The step to lent is the token: who makes it is the owner, and no other goroutine is
 // until it was given back. What one owner wrote the next one sees, by the atomic pointer.
 
-// spins is how often Borrow looks at an actor that another has borrowed. Who has it is done in less
-// than a microsecond most often, and to sleep and be woken costs several.
-const spins = 64
+// spins is how often Borrow looks at an actor that another has borrowed before it lets other goroutines run, and
+// patience how often it does both. Who has it is done in less than a microsecond most often, and to sleep and be woken
+// costs several; who has lost its processor needs others to let it run.
+const (
+	spins    = 64
+	patience = 8
+)
 
 // Borrow makes the calling goroutine the owner of a passive actor, and reports whether it did:
 // not if there is an owner, or the end has begun. Until [Actor.GiveBack], which must be called whatever
 // happens, the caller may do what Receive does, in its own goroutine and for a fifth of the price of
-// asking another. It must be prompt: what others send meanwhile waits, until an owner
-// goroutine takes over.
+// asking another. What others send meanwhile waits, until an owner goroutine takes over.
 func (a *Actor[M]) Borrow() bool {
 	s := a.sys
 	for n := 0; ; {
@@ -35,8 +38,11 @@ func (a *Actor[M]) Borrow() bool {
 			}
 			return true
 		case s.lent:
+			if !s.cfg.Prompt {
+				return false
+			}
 			if n++; n%spins == 0 {
-				if n > 8*spins {
+				if n == patience*spins {
 					return false
 				}
 				runtime.Gosched()

@@ -33,7 +33,7 @@ func TestLentActorHasOneOwnerAndLosesNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			const senders, each = 6, 3000
-			cfg.Lend = true
+			cfg.Lend, cfg.Prompt = true, true
 			sys := newSystem(t, cfg)
 			l := &ledger{t: t, next: make([]int, senders)}
 			recv := receiverFunc[numbered](func(batch []numbered) {
@@ -73,7 +73,7 @@ func newLent(t *testing.T) (b *begun, sent chan error) {
 	b = &begun{}
 	inside, release := make(chan struct{}), make(chan struct{})
 	b.release = sync.OnceFunc(func() { close(release) })
-	b.sys = newSystem(t, actor.Config[int]{Lend: true, Kind: "lent", Discard: func(m int, err error) {
+	b.sys = newSystem(t, actor.Config[int]{Lend: true, Prompt: true, Kind: "lent", Discard: func(m int, err error) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.discarded = append(b.discarded, m)

@@ -27,8 +27,11 @@ type Config[M any] struct {
 	// (about 60 MB).
 	Linger int
 	// Lend says that actors are borrowed, see [Actor.Borrow]: an owner goroutine then ends when
-	// it has been alone with one sender for a while, so that this one can borrow the actor again.
+	// nothing waits for it, so that senders can borrow the actor again.
 	Lend bool
+	// Prompt says that borrowers are done in less than a microsecond or so: who finds an actor
+	// borrowed then waits awake for a moment.
+	Prompt bool
 	// Discard is called, in an owner goroutine, with each message that was accepted
 	// and not handled: the error is [ErrStopped] after Stop, or a [*PanicError] when
 	// the Receive that had it panicked. Whoever waits for an answer is told here.

@@ -169,7 +169,7 @@ func (e *Engine) owner(c *call) *stream {
 // its place in the gate to the owner.
 func (e *Engine) send(ctx context.Context, c *call, r *request) (Result, error) {
 	s := e.owner(c)
-	if s.borrow() {
+	if s.borrow(ctx.Done() == nil) {
 		res, err := s.own(r)
 		e.free(r)
 		return res, err

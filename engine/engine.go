@@ -98,7 +98,8 @@ func Open(opts Options) (*Engine, error) {
 		Mailbox: opts.StreamMailbox,
 		Idle:    opts.IdleAfter,
 		Linger:  opts.MaxIdleStreams,
-		Lend:    e.caps.Prompt, // see stream.borrow
+		Lend:    true, // see stream.borrow
+		Prompt:  e.caps.Prompt,
 		Discard: (*request).discard,
 	})
 	e.dispatcher = dispatch.New[Event](logView{e.backend}, dispatch.Options{

@@ -107,7 +107,7 @@ func (s *snapshots) run() {
 		r := e.requests.Get().(*request)
 		r.op, r.fold, r.leavable = opLeave, l.fold, false
 		st := e.streams.getOrPut(l.stream)
-		if st.borrow() {
+		if st.borrow(false) {
 			st.own(r) // whose outcome nobody waits for
 			e.free(r)
 		} else if err := st.actor.Send(e.ctx, r); err != nil {

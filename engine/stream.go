@@ -36,9 +36,12 @@ type batch struct {
 
 var batches = sync.Pool{New: func() any { return new(batch) }}
 
-// borrow makes the caller the owner, if nobody is, and reports whether it did; own must follow. On a backend that
-// waits for a device nothing is borrowed: it would keep callers from their contexts.
-func (s *stream) borrow() bool { return s.eng.caps.Prompt && s.actor.Borrow() }
+// borrow makes the caller the owner, if nobody is, and reports whether it did; own must follow. On a backend
+// that is not Prompt a commit may take long: there only who waits until the end anyway is an owner, and not one who
+// may leave when its context ends.
+func (s *stream) borrow(waits bool) bool {
+	return (waits || s.eng.caps.Prompt) && s.actor.Borrow()
+}
 
 // own handles a request in the goroutine of the caller, who has borrowed the stream, and gives it back.
 func (s *stream) own(r *request) (res Result, err error) {

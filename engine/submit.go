@@ -37,7 +37,7 @@ func (e *Engine) Submit(ctx context.Context, stream string, expected Expected, e
 		return nil, err
 	}
 	p := &Pending{stream: e.owner(&c)}
-	if p.stream.borrow() {
+	if p.stream.borrow(false) {
 		p.res, p.err = p.stream.own(r)
 		e.free(r)
 		p.signal.Store(resolved)

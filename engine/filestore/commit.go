@@ -23,10 +23,12 @@ type commit struct {
 	controls   []control
 	call       func(w *writer) error
 
-	// Who was first: the writer, that has taken the commit, or its caller, that has given up.
-	state atomic.Uint32
-	err   error
-	done  chan struct{} // cap 1: the writer never waits for the caller
+	// Who was first: the writer, that has taken the commit, or its caller, that has given up, or was
+	// told to by the queue if that watches its context.
+	state   atomic.Uint32
+	watched bool
+	err     error
+	done    chan struct{} // cap 1: the writer never waits for the caller
 }
 
 // control is a control record.
@@ -137,34 +139,26 @@ func (s *Store) submit(ctx context.Context, c *commit) error {
 		c.free()
 		return context.Cause(ctx)
 	}
-	select {
-	case s.commits <- c:
-	default:
-		select {
-		case s.commits <- c:
-		case <-s.closing:
-			c.free()
-			return engine.ErrClosed
-		case <-ctx.Done():
-			c.free()
-			return context.Cause(ctx)
-		}
+	if !s.commits.push(ctx, c) {
+		c.free()
+		return engine.ErrClosed
 	}
-	select {
-	case <-c.done:
-	case <-ctx.Done():
-		if c.state.CompareAndSwap(commitWaits, commitLeft) {
-			return context.Cause(ctx) // the writer finds c later: it goes to the collector
-		}
+	if c.watched {
 		<-c.done
-	case <-s.gone:
-		if c.state.CompareAndSwap(commitWaits, commitLeft) {
-			return engine.ErrClosed
+	} else {
+		select {
+		case <-c.done:
+		case <-ctx.Done():
+			if c.state.CompareAndSwap(commitWaits, commitLeft) {
+				return context.Cause(ctx) // the writer finds c later: it goes to the collector
+			}
+			<-c.done
 		}
-		<-c.done
 	}
 	err := c.err
-	c.free()
+	if c.state.Load() != commitLeft { // else the writer finds it later, too
+		c.free()
+	}
 	return err
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -296,13 +297,13 @@ func TestRoomAgain(t *testing.T) {
 // hooked is a disk that tells of each renaming, before anything else is done.
 type hooked struct {
 	*crashfs.Disk
-	renamed func(to string)
+	renamed atomic.Pointer[func(to string)]
 }
 
 func (h *hooked) Rename(from, to string) error {
 	err := h.Disk.Rename(from, to)
-	if err == nil {
-		h.renamed(to)
+	if tell := h.renamed.Load(); err == nil && tell != nil {
+		(*tell)(to)
 	}
 	return err
 }
@@ -325,7 +326,7 @@ func TestFailedSyncOfAnother(t *testing.T) {
 		{"the manifest of a compaction", "manifest", compact},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := &hooked{Disk: crashfs.New(), renamed: func(string) {}}
+			h := &hooked{Disk: crashfs.New()}
 			s, err := filestore.OpenFS(h, tiny)
 			if err != nil {
 				t.Fatal(err)
@@ -342,7 +343,7 @@ func TestFailedSyncOfAnother(t *testing.T) {
 				t.Fatal(err)
 			}
 			met := false
-			h.renamed = func(to string) {
+			tell := func(to string) {
 				if to != c.file || met {
 					return
 				}
@@ -352,6 +353,7 @@ func TestFailedSyncOfAnother(t *testing.T) {
 					t.Errorf("the checkpoint: %v, want EIO", err)
 				}
 			}
+			h.renamed.Store(&tell)
 			err = c.do(s)
 			if !met || err == nil {
 				t.Errorf("met: %v; it is done, and nothing has failed", met)

@@ -10,7 +10,7 @@ import (
 // Options of [Open]. The zero value works.
 type Options struct {
 	// SegmentSize is the size in bytes of a segment file, 64 KiB to 1 GiB. Default 64 MiB.
-	// The first three segments are smaller, 1, 4 and 16 MiB, so that a small store stays small; an
+	// The first six segments are smaller, 1 to 32 MiB, so that a small store stays small; an
 	// append that is larger than a segment gets one that is large enough. A store keeps one
 	// file open for each segment.
 	SegmentSize int64
@@ -42,7 +42,7 @@ const (
 // until they have Options.SegmentSize.
 const (
 	firstSegment = 1 << 20
-	growth       = 4
+	growth       = 2
 )
 
 func (o Options) withDefaults() (Options, error) {

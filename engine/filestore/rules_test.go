@@ -40,12 +40,16 @@ func newPlain(t testing.TB, id byte, stream string) *plain {
 
 // put commits a batch with these payloads.
 func (p *plain) put(d engine.Durability, payloads ...string) error {
+	return p.putContext(context.Background(), d, payloads...)
+}
+
+func (p *plain) putContext(ctx context.Context, d engine.Durability, payloads ...string) error {
 	w := &engine.Write{Stream: &p.state, After: p.state.Version, Durability: d}
 	for i, data := range payloads {
 		f := fact{stream: p.state.Name, version: p.state.Version + engine.Version(i) + 1, typ: "A", data: []byte(data)}
 		w.Events = append(w.Events, f.record(p.s, "text"))
 	}
-	err := p.s.Commit(context.Background(), []*engine.Write{w})
+	err := p.s.Commit(ctx, []*engine.Write{w})
 	if err == nil {
 		p.state.Version += engine.Version(len(payloads))
 	}

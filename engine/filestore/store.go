@@ -41,8 +41,7 @@ type Store struct {
 	limit     int64 // of a commit's records in bytes
 
 	pool     sync.Pool     // of *commit
-	commits  chan *commit  // to the writer; see commitsWaiting
-	closing  chan struct{} // closed by Close: no more commits
+	commits  queue         // to the writer
 	gone     chan struct{} // closed when the writer has returned
 	unsynced chan struct{} // cap 1: something was written and not synced
 
@@ -62,10 +61,6 @@ type Store struct {
 	w        *writer
 	recovery Recovery
 }
-
-// commitsWaiting is how many commits may wait for the writer before the next waits outside:
-// more than owners of streams are ready to run at once, and 8 KiB.
-const commitsWaiting = 1024
 
 var (
 	_ engine.Backend      = (*Store)(nil)
@@ -99,8 +94,7 @@ func newStore(fs vfs.FS, dir string, opts Options) *Store {
 		streams:    newStreams(),
 		tail:       newTail(opts.TailEvents, opts.TailBytes),
 		cache:      newCache(opts.CacheBytes),
-		commits:    make(chan *commit, commitsWaiting),
-		closing:    make(chan struct{}),
+		commits:    queue{writer: actor.NewSignal()},
 		gone:       make(chan struct{}),
 		unsynced:   make(chan struct{}, 1),
 		syncing:    make(chan struct{}, 1),
@@ -187,7 +181,7 @@ func (s *Store) check() error {
 func (s *Store) Close() error {
 	s.closeOne.Do(func() {
 		s.closed.Store(true)
-		close(s.closing)
+		s.commits.end()
 		<-s.gone
 		s.closeErr = s.finish()
 		if err := s.group.Wait(context.Background()); err != nil {

@@ -13,7 +13,7 @@ import (
 // writer is the goroutine that writes the log. It takes all commits that wait, gives
 // positions in that order, writes their records with one write, syncs them with one fdatasync if one of
 // them asks for it, and only then lets anybody see them. While it syncs, the next commits are
-// encoded by their callers and gather in the channel.
+// encoded by their callers and gather in the queue.
 type writer struct {
 	s      *Store
 	active *segment        // the last one
@@ -23,7 +23,10 @@ type writer struct {
 	group []*commit // of the write that is being prepared
 	out   []byte    // its records
 	sync  bool      // one of them wants to be on disk
-	last  int       // the number of commits in the group before
+
+	// expected is how many commits the next group may have: as many as were answered with the one
+	// before, and waited then.
+	expected int
 
 	prepared chan *spare // cap 1: the next segment's file, once it is made
 	wanted   bool        // somebody makes it, or it is there
@@ -44,37 +47,23 @@ func newWriter(s *Store) *writer {
 // given to it until then.
 func (w *writer) run() {
 	defer close(w.s.gone)
-	for {
-		var first *commit
-		select {
-		case first = <-w.s.commits:
-		default:
-			select {
-			case first = <-w.s.commits:
-			case <-w.s.closing:
-				w.rest()
-				return
-			}
-		}
-		w.take(first)
+	for c := w.s.commits.wait(); c != nil; c = w.s.commits.wait() {
+		w.take(c)
 		w.gather()
 		w.flush()
 	}
 }
 
-// How often the writer lets others run before it writes, and for how many turns in vain.
-const (
-	maxYields  = 64
-	idleYields = 3
-)
+// patience is for how many turns in vain the writer lets others run before it writes without those that it
+// expects: 5 to 10 µs where nobody else wants to run, and a sync takes 200.
+const patience = 64
 
-// gather takes what waits. If the group before had several commits, those who were answered just
-// now get a chance to come back, as long as any does: else there would be two crowds, of which one
-// waits while the other is synced, and each sync would serve half of them. With 64 appenders on 2
-// processors this makes groups of 38 commits of groups of 29.
+// gather takes what waits. Those who were answered just now, and those who waited meanwhile, get a chance
+// to come: else there would be two crowds, of which one waits while the other is synced, and each sync would
+// serve half of them. See docs/bench/NOTES.md.
 func (w *writer) gather() {
 	w.drain()
-	for n, idle := 0, 0; w.last > 1 && n < maxYields && idle < idleYields && len(w.out) < maxGroup; n++ {
+	for idle := 0; len(w.group) < w.expected && idle < patience && len(w.out) < maxGroup; {
 		before := len(w.group)
 		runtime.Gosched()
 		if w.drain(); len(w.group) > before {
@@ -83,31 +72,15 @@ func (w *writer) gather() {
 			idle++
 		}
 	}
-	w.last = len(w.group)
 }
 
 func (w *writer) drain() {
 	for len(w.out) < maxGroup {
-		select {
-		case c := <-w.s.commits:
-			w.take(c)
-		default:
+		c := w.s.commits.pop()
+		if c == nil {
 			return
 		}
-	}
-}
-
-// rest takes what was given before the store closed.
-func (w *writer) rest() {
-	for {
-		select {
-		case c := <-w.s.commits:
-			w.take(c)
-			w.gather()
-			w.flush()
-		default:
-			return
-		}
+		w.take(c)
 	}
 }
 
@@ -198,6 +171,7 @@ func (w *writer) flush() {
 	} else {
 		w.pos = w.s.Head()
 	}
+	w.expected = len(w.group) + w.s.commits.len()
 	for i, c := range w.group {
 		c.answer(err)
 		w.group[i] = nil
