@@ -136,7 +136,6 @@ func (m *Memory) Commit(_ context.Context, writes []*Write) error {
 	if err := m.check(); err != nil {
 		return err
 	}
-	m.makeSpare()
 	now := m.clock.now() // before, as others wait
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -200,12 +199,16 @@ func (m *Memory) placeLocked(pos Position) (*segment, int) {
 	return segs[s], i
 }
 
-// makeSpare makes the next segment when half of the last is full. REQUIRES: not m.mu.
-func (m *Memory) makeSpare() {
-	if m.head.Load()%segmentSize < segmentSize/2 || m.spareMade.Load() || !m.spareMade.CompareAndSwap(false, true) {
+// makeSpare makes the next segment when half of the last is full. The dispatcher's goroutine does that, so that
+// appends do not wait for it; least of all for the system, which gives a page of memory to who touches
+// it first: here that takes longer than all else that is done with the events for which there is room in it.
+func (m *Memory) makeSpare(head Position) {
+	if head%segmentSize < segmentSize/2 || m.spareMade.Load() || !m.spareMade.CompareAndSwap(false, true) {
 		return
 	}
-	m.spare.Store(newSegment())
+	seg := newSegment()
+	seg.touch()
+	m.spare.Store(seg)
 }
 
 // Types implements [Backend].
@@ -215,6 +218,7 @@ func (m *Memory) Types(after Position, dst []TypeID) (int, error) {
 	}
 	n := 0
 	head := m.Head()
+	m.makeSpare(head)
 	v := m.view()
 	for ; after < head && n < len(dst); n++ {
 		after++

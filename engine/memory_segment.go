@@ -1,6 +1,9 @@
 package engine
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"unsafe"
+)
 
 // segmentSize is the number of events in a segment: 42 KiB, so that a small store stays
 // small and a large one adds a segment once in a thousand events.
@@ -30,6 +33,17 @@ type fact struct {
 
 func newSegment() *segment {
 	return &segment{facts: new([segmentSize]fact), data: new([segmentSize]any)}
+}
+
+// touch writes to each page of a new segment.
+func (seg *segment) touch() {
+	const page = 4096
+	for i := 0; i < segmentSize; i += page / int(unsafe.Sizeof(fact{})) {
+		seg.facts[i] = fact{}
+	}
+	for i := 0; i < segmentSize; i += page / int(unsafe.Sizeof(seg.data[0])) {
+		seg.data[i] = nil
+	}
 }
 
 // set stores an event. REQUIRES: Memory.mu.
