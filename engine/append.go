@@ -170,7 +170,8 @@ func (e *Engine) owner(c *call) *stream {
 func (e *Engine) send(ctx context.Context, c *call, r *request) (Result, error) {
 	s := e.owner(c)
 	if s.borrow(ctx.Done() == nil) {
-		res, err := s.own(r)
+		s.own(r)
+		res, err := r.result, r.err
 		e.free(r)
 		return res, err
 	}

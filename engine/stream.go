@@ -43,38 +43,38 @@ func (s *stream) borrow(waits bool) bool {
 	return (waits || s.eng.caps.Prompt) && s.actor.Borrow()
 }
 
-// own handles a request in the goroutine of the caller, who has borrowed the stream, and gives it back.
-func (s *stream) own(r *request) (res Result, err error) {
+// own handles a request in the goroutine of the caller, who has borrowed the stream, and gives it back. The
+// outcome is in the request.
+func (s *stream) own(r *request) {
 	defer s.actor.GiveBack()
-	return s.handle(r)
+	s.handle(r)
 }
 
-// handle handles a request, and tells of a panic by an error. When the backend ends the goroutine,
-// nobody is told.
-func (s *stream) handle(r *request) (res Result, err error) {
+// handle handles a request, whose outcome is then in it: of a panic, too. When the backend ends the
+// goroutine, nobody is told.
+func (s *stream) handle(r *request) {
 	done := false
 	defer func() {
 		if v := recover(); !done {
 			s.failed()
-			err = s.unfinished(r.op, v)
+			r.result, r.err = Result{}, s.unfinished(r.op, v)
 		}
 	}()
 	var f folded
 	switch r.op {
 	case opAppend:
-		res, err = s.append(r)
+		s.append(r)
 	case opExecute:
-		res, f, err = s.execute(r)
+		r.result, f, r.err = s.execute(r)
 	case opLeave:
 		s.leave(r.fold)
 	default:
-		res, err = s.remove(r)
+		r.result, r.err = s.remove(r)
 	}
 	done = true
 	if f != nil {
 		s.saveDue(f)
 	}
-	return res, err
 }
 
 // failed makes the next load ask the backend, after a commit of which it is not known what it has
@@ -98,8 +98,8 @@ func (s *stream) unfinished(op requestOp, v any) error {
 // can. What it has answered it sets to nil.
 func (s *stream) Receive(reqs []*request) {
 	if len(reqs) == 1 && reqs[0].op == opAppend { // no batch is needed
-		res, err := s.handle(reqs[0])
-		answer(&reqs[0], res, err)
+		s.handle(reqs[0])
+		answer(&reqs[0], reqs[0].result, reqs[0].err)
 		return
 	}
 	b := batches.Get().(*batch)
@@ -281,8 +281,8 @@ func (s *stream) commit(b *batch) {
 	for _, r := range b.reqs {
 		// Nothing is stored, perhaps because of one of the others: each on its own, then.
 		if conflict || len(b.reqs) > 1 && !errors.Is(err, ErrOutcomeUnknown) {
-			res, err := s.handle(*r)
-			answer(r, res, err)
+			s.handle(*r)
+			answer(r, (*r).result, (*r).err)
 		} else {
 			answer(r, Result{}, opError("append", s.name(), err))
 		}
@@ -302,7 +302,7 @@ func (s *stream) stored(w *Write) Result {
 // append decides about one append, with the state that the backend has now, and commits it. It
 // tries again while other writers of a shared backend are faster. Whoever calls it guards against a backend
 // that does not return, see handle.
-func (s *stream) append(r *request) (Result, error) {
+func (s *stream) append(r *request) {
 	var err error
 	for range retries {
 		if s.state.Name == "" {
@@ -310,21 +310,21 @@ func (s *stream) append(r *request) (Result, error) {
 				break
 			}
 		}
-		res, done, bad := s.check(r, s.state.Version)
-		if done {
-			return res, bad
+		if res, done, bad := s.check(r, s.state.Version); done {
+			r.result, r.err = res, bad
+			return
 		}
 		if err = s.eng.backend.Commit(s.eng.ctx, r.one[:]); err == nil {
-			res = s.stored(&r.write)
+			r.result = s.stored(&r.write)
 			s.eng.dispatcher.Notify()
-			return res, nil
+			return
 		}
 		s.failed()
 		if _, conflict := errors.AsType[*VersionConflictError](err); !conflict {
 			break
 		}
 	}
-	return Result{}, opError("append", s.name(), err)
+	r.result, r.err = Result{}, opError("append", s.name(), err)
 }
 
 // tryCommit guards against a backend that panics, or ends the goroutine: what it has

@@ -38,7 +38,8 @@ func (e *Engine) Submit(ctx context.Context, stream string, expected Expected, e
 	}
 	p := &Pending{stream: e.owner(&c)}
 	if p.stream.borrow(false) {
-		p.res, p.err = p.stream.own(r)
+		p.stream.own(r)
+		p.res, p.err = r.result, r.err
 		e.free(r)
 		p.signal.Store(resolved)
 		return p, nil
