@@ -10,7 +10,7 @@
 //     closed when it is proved that nobody can be sending on it.
 //   - [Actor] is a [Receiver] with a mailbox. It owns no goroutine until its
 //     first message; it gives the goroutine up when idle, and the next message
-//     brings it back.
+//     brings it back. While it has none, whoever has something for it can borrow it.
 //   - [System] is what actors of one kind share: limits, the clock by which the
 //     idle give up their goroutine, and the end of them all.
 //   - [Signal] wakes one goroutine, and costs an atomic load when that goroutine
@@ -18,7 +18,7 @@
 //
 // # Guarantees
 //
-// At most one goroutine is inside an actor's Receive at any moment, and what one
+// At most one goroutine is inside an actor's Receive, or has borrowed it, at any moment, and what one
 // turn writes the next one sees, also when another goroutine runs it. Messages
 // of one sender arrive in the order sent. A message for which Send returned nil
 // is received exactly once, unless [System.Stop] discards it, which hands it to
@@ -29,11 +29,12 @@
 //
 // Three words, three promises: Drain finishes what was accepted, Stop discards
 // what has not been begun, and both return a channel that is closed once the
-// owner has returned.
+// owner has returned. Who has borrowed an actor is its owner until it gives it back, to the end of an actor; the
+// end of a system does not wait for borrowers, and lends nothing more.
 //
 // # Cost
 //
-// A passive actor is 40 bytes and no goroutine; an active one adds a goroutine
+// A passive actor is 48 bytes and no goroutine; an active one adds a goroutine
 // and its mailbox (about 3.5 KB). See BenchmarkActor for the price of a message
 // beside a plain channel's; docs/bench holds recorded figures.
 package actor

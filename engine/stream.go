@@ -10,14 +10,14 @@ import (
 	"github.com/weirstore/weir/actor"
 )
 
-// stream is the owner of one stream's appends. The actor's goroutine is the only one
-// that touches state. There is one for every stream in use, and idle ones stay, so it is
-// kept small: 96 bytes.
+// stream is the owner of one stream's appends. Only who owns the actor touches state: its
+// goroutine, or a caller that has borrowed it. There is one for every stream in use, and idle ones stay, so it is
+// kept small: 104 bytes.
 type stream struct {
 	actor actor.Actor[*request]
 	eng   *Engine
 
-	state StreamState // owner: the stream's goroutine; without a name until loaded
+	state StreamState // owner: whoever owns the actor; without a name until loaded
 }
 
 func (s *stream) name() string { return s.actor.Name() }
