@@ -169,7 +169,9 @@ func (e *Engine) owner(c *call) *stream {
 // its place in the gate to the owner.
 func (e *Engine) send(ctx context.Context, c *call, r *request) (Result, error) {
 	s := e.owner(c)
-	if s.borrow(ctx.Done() == nil) {
+	// A snapshot is saved when the caller has its answer: not before, by the caller, if that takes long.
+	saves := r.op == opExecute && e.snapshots.backend != nil && r.command.saves()
+	if s.borrow(ctx.Done() == nil && !saves) {
 		s.own(r)
 		res, err := r.result, r.err
 		e.free(r)

@@ -132,6 +132,8 @@ type command interface {
 	// begin returns the fold of no events.
 	begin() folded
 	decide(f folded) ([]NewEvent, error)
+	// saves reports whether snapshots are made of the state.
+	saves() bool
 }
 
 // folded is a state and the version that it is at. Owner: the stream's goroutine.
@@ -160,6 +162,8 @@ func (o *order[S, C]) begin() folded { return &fold[S, C]{d: o.d, state: o.d.ini
 func (o *order[S, C]) decide(f folded) ([]NewEvent, error) {
 	return o.d.Decide(f.(*fold[S, C]).state, o.cmd)
 }
+
+func (o *order[S, C]) saves() bool { return o.d.Snapshots.Name != "" }
 
 type fold[S, C any] struct {
 	d     *Decider[S, C]

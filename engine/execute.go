@@ -226,6 +226,7 @@ type probe struct{ pc uintptr }
 
 func (p *probe) decider() any  { return nil }
 func (p *probe) begin() folded { return nil }
+func (p *probe) saves() bool   { return false }
 func (p *probe) decide(folded) ([]NewEvent, error) {
 	var pcs [1]uintptr
 	runtime.Callers(2, pcs[:])

@@ -466,6 +466,32 @@ func TestSnapshotsAndTruncationDuringLoad(t *testing.T) {
 	}
 }
 
+// TestSnapshotsDoNotDelayTheCaller: a snapshot is saved after the caller has its answer, on a backend where that may
+// take long. If the caller waited for it, the bubble would be deadlocked.
+func TestSnapshotsDoNotDelayTheCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, b := countedReads(t, &wrapped{Memory: engine.NewMemory()}, engine.Options{})
+		release := make(chan struct{})
+		b.wrong = func(call, _ string) error {
+			if call == "save" {
+				<-release
+			}
+			return nil
+		}
+		d := keeper(engine.SnapshotPolicy{Name: "ledger", Every: 1})
+		for _, stream := range []string{"a-1", "b-1"} {
+			if _, err := engine.Execute(context.Background(), e, d, stream, 1); err != nil {
+				t.Error(err)
+			}
+		}
+		close(release)
+		mustClose(t, e)
+		if n := e.Stats().SnapshotsSaved; n != 2 {
+			t.Errorf("%d snapshots saved, want 2", n)
+		}
+	})
+}
+
 // forged is a backend that returns a snapshot which is almost right.
 type forged struct {
 	*snapReads
