@@ -80,9 +80,9 @@ func (s *stream) executeOnce(r *request) (res Result, f folded, again bool, err 
 		_, conflict := errors.AsType[*VersionConflictError](err)
 		return Result{}, nil, conflict, opError("execute", s.name(), err)
 	}
-	s.evolve(r.command, f, &r.write)
-	res = s.stored(&r.write)
+	res = s.stored(&r.write) // before Evolve, which may end the goroutine
 	e.dispatcher.Notify()
+	s.evolve(r.command, f, &r.write)
 	return res, f, false, nil
 }
 

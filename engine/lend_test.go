@@ -2,7 +2,11 @@ package engine_test
 
 import (
 	"context"
+	"fmt"
+	"runtime"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/weirstore/weir/engine"
 )
@@ -31,4 +35,211 @@ func TestWhoWaitsOwnsTheStream(t *testing.T) {
 			}
 		}
 	}
+}
+
+// hooked is a memory backend that tells of each call that a stream's owner makes, before and after it.
+type hooked struct {
+	*engine.Memory
+	prompt bool
+	hook   func(call string)
+}
+
+func (b *hooked) Caps() engine.Caps {
+	c := b.Memory.Caps()
+	c.Prompt = b.prompt
+	return c
+}
+
+// in tells of a call that begins; the function that it returns, that it has ended.
+func (b *hooked) in(call string) func() {
+	b.hook(call)
+	return func() { b.hook("after " + call) }
+}
+
+func (b *hooked) TypeID(name string) (engine.TypeID, error) {
+	defer b.in("TypeID")()
+	return b.Memory.TypeID(name)
+}
+
+func (b *hooked) Load(ctx context.Context, name string) (engine.StreamState, error) {
+	defer b.in("Load")()
+	return b.Memory.Load(ctx, name)
+}
+
+func (b *hooked) Find(ctx context.Context, s engine.StreamState, ids []string, versions []engine.Version) error {
+	defer b.in("Find")()
+	return b.Memory.Find(ctx, s, ids, versions)
+}
+
+func (b *hooked) Commit(ctx context.Context, writes []*engine.Write) error {
+	defer b.in("Commit")()
+	return b.Memory.Commit(ctx, writes)
+}
+
+func (b *hooked) ReadStream(ctx context.Context, s engine.StreamState, q engine.StreamQuery, dst []engine.Event) (int, engine.Version, error) {
+	defer b.in("ReadStream")()
+	return b.Memory.ReadStream(ctx, s, q, dst)
+}
+
+func (b *hooked) SaveSnapshot(ctx context.Context, s engine.StreamState, snap engine.Snapshot) error {
+	defer b.in("SaveSnapshot")()
+	return b.Memory.SaveSnapshot(ctx, s, snap)
+}
+
+func (b *hooked) Truncate(ctx context.Context, s engine.StreamState, before engine.Version) error {
+	defer b.in("Truncate")()
+	return b.Memory.Truncate(ctx, s, before)
+}
+
+// hookedContext is a caller's context that is code of his own.
+type hookedContext struct {
+	context.Context
+	hook func(call string)
+}
+
+func (c *hookedContext) Value(key any) any     { c.hook("Value"); return c.Context.Value(key) }
+func (c *hookedContext) Done() <-chan struct{} { c.hook("Done"); return c.Context.Done() }
+func (c *hookedContext) Err() error            { c.hook("Err"); return c.Context.Err() }
+
+// TestWhatDoesNotReturnLosesNothing lets each call of somebody else's code that an owner or a caller makes
+// end in a panic, or end the goroutine, before it has done what it does and afterwards, in all ways to change
+// a stream. Nobody owns the stream then, nothing is in flight, the version is that of the backend, handlers get what is
+// stored, and the engine can be closed at once.
+func TestWhatDoesNotReturnLosesNothing(t *testing.T) {
+	ways := map[string]func(){"panic": func() { panic("oh") }, "Goexit": runtime.Goexit}
+	calls := []string{"Value", "Err", "Err 2", "Done", "Done 2", "Decide", "Evolve", "Evolve 3"}
+	for _, call := range []string{"TypeID", "Load", "Find", "Commit", "ReadStream", "SaveSnapshot", "Truncate"} {
+		calls = append(calls, call, "after "+call)
+	}
+	type op func(ctx context.Context, e *engine.Engine, d *engine.Decider[int, string]) error
+	fresh := engine.New(rvB{1}).WithID("x")
+	ops := map[string]op{
+		"append": func(ctx context.Context, e *engine.Engine, _ *engine.Decider[int, string]) error {
+			_, err := e.Append(ctx, "s-1", engine.Exactly(2), fresh)
+			return err
+		},
+		"submit": func(ctx context.Context, e *engine.Engine, _ *engine.Decider[int, string]) error {
+			p, err := e.Submit(ctx, "s-1", engine.Any, fresh)
+			if err == nil {
+				_, err = p.Wait(context.Background())
+			}
+			return err
+		},
+		"execute": func(ctx context.Context, e *engine.Engine, d *engine.Decider[int, string]) error {
+			_, err := engine.Execute(ctx, e, d, "s-1", "add")
+			return err
+		},
+		"truncate": func(ctx context.Context, e *engine.Engine, _ *engine.Decider[int, string]) error {
+			return e.Truncate(ctx, "s-1", 2)
+		},
+		"commit": func(ctx context.Context, e *engine.Engine, _ *engine.Decider[int, string]) error {
+			_, err := e.Commit(ctx, engine.Tx{Writes: []engine.TxWrite{
+				{Stream: "s-1", Expected: engine.Any, Events: []engine.NewEvent{fresh}},
+				{Stream: "s-2", Expected: engine.Any, Events: []engine.NewEvent{fresh}},
+			}})
+			return err
+		},
+	}
+	happened := make(map[string]bool)
+	for name, op := range ops {
+		for way, fail := range ways {
+			for _, call := range calls {
+				for _, prompt := range []bool{true, false} {
+					for _, leaves := range []bool{true, false} {
+						what := fmt.Sprintf("%s, %s in %s, prompt %v, may leave %v", name, way, call, prompt, leaves)
+						synctest.Test(t, func(t *testing.T) {
+							armed, calls := false, make(map[string]int)
+							hook := func(c string) {
+								if !armed {
+									return
+								}
+								if calls[c]++; calls[c] > 1 {
+									c = fmt.Sprint(c, " ", calls[c])
+								}
+								if c == call {
+									armed = false
+									happened[call] = true
+									fail()
+								}
+							}
+							b := &hooked{Memory: engine.NewMemory(), prompt: prompt, hook: hook}
+							e := quietEngine(t, engine.Options{Backend: b})
+							handled := 0
+							mustHandle(t, e, "h", func(context.Context, engine.Event) error { handled++; return nil })
+							d := &engine.Decider[int, string]{
+								Snapshots: engine.SnapshotPolicy{Name: "n", Every: 1},
+								Evolve:    func(n int, _ engine.Event) int { hook("Evolve"); return n + 1 },
+								Decide: func(int, string) ([]engine.NewEvent, error) {
+									hook("Decide")
+									return []engine.NewEvent{fresh}, nil
+								},
+							}
+							mustAppend(t, e, "s-1", engine.New(rvA{1}), engine.New(rvA{2}))
+							synctest.Wait()
+							ctx := context.Background()
+							if leaves {
+								var cancel context.CancelFunc
+								ctx, cancel = context.WithCancel(ctx)
+								defer cancel()
+							}
+							if call == "Load" || call == "after Load" { // else the state is known
+								if err := e.Truncate(ctx, "s-1", 2); err != nil {
+									t.Fatal(err)
+								}
+							}
+							done := make(chan struct{})
+							go func() {
+								defer close(done)
+								defer func() { recover() }()
+								armed = true
+								_ = op(&hookedContext{ctx, hook}, e, d) // it may be told what became of it, or not
+							}()
+							<-done
+							synctest.Wait()
+							armed = false
+							if s := e.Stats(); s.InFlight != 0 {
+								t.Errorf("%s: %d in flight", what, s.InFlight)
+							}
+							for _, stream := range []string{"s-1", "s-2"} {
+								state, err := b.Memory.Load(ctx, stream)
+								if err != nil {
+									t.Fatal(err)
+								}
+								for try := range engine.Version(2) {
+									at := state.Version + try
+									if res, err := e.Append(ctx, stream, exactly(at), engine.New(rvA{3})); err != nil || res.First != at+1 {
+										t.Errorf("%s: %s is at version %d; then an append returns %+v, %v", what, stream, at, res, err)
+									}
+								}
+							}
+							synctest.Wait()
+							if handled != int(e.Head()) {
+								t.Errorf("%s: %d events are handled of %d", what, handled, e.Head())
+							}
+							began := time.Now()
+							if err := e.Close(); err != nil {
+								t.Errorf("%s: close: %v", what, err)
+							}
+							if took := time.Since(began); took > 0 {
+								t.Errorf("%s: Close has waited for %v", what, took)
+							}
+						})
+					}
+				}
+			}
+		}
+	}
+	for _, call := range calls {
+		if !happened[call] {
+			t.Errorf("%s never was called", call)
+		}
+	}
+}
+
+// exactly expects a version, which may be that of a stream without events.
+func exactly(v engine.Version) engine.Expected {
+	if v == 0 {
+		return engine.NoStream
+	}
+	return engine.Exactly(v)
 }

@@ -578,3 +578,48 @@ func TestRegressionPanicInBackendRead(t *testing.T) {
 	for range e.ReadAll(context.Background()) {
 	}
 }
+
+// Was wrong: Goexit in Evolve, after the commit, leaves a stale version behind if the stream's owner is a goroutine,
+// and nobody tells the dispatcher.
+func TestRegressionGoexitInEvolve(t *testing.T) {
+	for _, prompt := range []bool{true, false} {
+		t.Run(fmt.Sprint("prompt ", prompt), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := quietEngine(t, engine.Options{Backend: &wrapped{Memory: engine.NewMemory(), prompt: prompt}})
+				var handled atomic.Int64
+				mustHandle(t, e, "h", func(context.Context, engine.Event) error { handled.Add(1); return nil })
+				exits := true
+				d := &engine.Decider[int, string]{
+					Evolve: func(n int, _ engine.Event) int {
+						if exits {
+							exits = false
+							runtime.Goexit()
+						}
+						return n + 1
+					},
+					Decide: func(int, string) ([]engine.NewEvent, error) { return []engine.NewEvent{engine.New(rvA{1})}, nil },
+				}
+				done := make(chan struct{})
+				go func() { // it may be this goroutine that ends
+					defer close(done)
+					_, err := engine.Execute(t.Context(), e, d, "s", "add")
+					if !errors.Is(err, engine.ErrOutcomeUnknown) {
+						t.Errorf("Execute, whose event is stored: %v", err)
+					}
+				}()
+				<-done
+				synctest.Wait()
+				if handled.Load() != 1 {
+					t.Errorf("%d events are handled, want the one that is stored", handled.Load())
+				}
+				if res := mustAppend(t, e, "s", engine.New(rvA{2})); res.First != 2 {
+					t.Errorf("the second event has version %d", res.First)
+				}
+				if res, err := engine.Execute(t.Context(), e, d, "s", "add"); err != nil || res.First != 3 {
+					t.Errorf("then Execute returns %+v, %v", res, err)
+				}
+				mustClose(t, e)
+			})
+		})
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -282,6 +283,39 @@ func TestSnapshotsOfEvicted(t *testing.T) {
 		synctest.Wait()
 		if n := e.Stats().Goroutines; n > 4+1 {
 			t.Errorf("%d goroutines", n)
+		}
+	})
+}
+
+// TestSnapshotsOfEvictedOutliveGoexit lets a backend end the goroutine that stores what has left memory.
+// Those after it are stored all the same, and Close does not wait for it.
+func TestSnapshotsOfEvictedOutliveGoexit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, c := countedReads(t, engine.NewMemory(), engine.Options{CachedStates: 1})
+		var saves atomic.Int64
+		c.wrong = func(call, _ string) error {
+			if call == "save" && saves.Add(1)%5 == 1 {
+				runtime.Goexit()
+			}
+			return nil
+		}
+		d := keeper(engine.SnapshotPolicy{Name: "l", Leaving: true})
+		const streams = 100
+		for i := range streams {
+			if _, err := engine.Execute(t.Context(), e, d, fmt.Sprint("a-", i), 1); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		s := e.Stats()
+		if n := s.SnapshotsSaved + s.SnapshotsFailed; n < streams-16 || s.SnapshotsFailed < (streams-16)/5 {
+			t.Errorf("%d snapshots were stored and %d not, of %d states, of which at most 16 are kept", s.SnapshotsSaved, s.SnapshotsFailed, streams)
+		}
+		began := time.Now()
+		c.wrong = nil
+		mustClose(t, e)
+		if took := time.Since(began); took > 0 {
+			t.Errorf("Close has waited for %v", took)
 		}
 	})
 }

@@ -102,6 +102,17 @@ func (s *snapshots) next() (l leaver, there bool) {
 
 // run sends what is leaving to its owners.
 func (s *snapshots) run() {
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		// runtime.Goexit in a codec or in the backend: this goroutine is lost, those that are leaving are not.
+		s.failed.Add(1)
+		if !s.eng.group.Go("snapshots", "", s.run) {
+			s.next() // the engine has ended
+		}
+	}()
 	for l, there := s.next(); there; l, there = s.next() {
 		e := s.eng
 		r := e.requests.Get().(*request)
@@ -117,6 +128,7 @@ func (s *snapshots) run() {
 			s.mu.Unlock()
 		}
 	}
+	returned = true
 }
 
 // leave saves a fold that was evicted. Owner.

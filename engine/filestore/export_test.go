@@ -5,12 +5,36 @@ import (
 	"encoding/binary"
 	"hash/crc32"
 
+	"github.com/weirstore/weir/actor"
 	"github.com/weirstore/weir/engine"
 	"github.com/weirstore/weir/engine/filestore/internal/vfs"
 )
 
 // Groups returns how many writes of the log there were.
 func Groups(s *Store) int { return int(s.groups.Load()) }
+
+// Expect makes the writer expect so many commits, as if it had answered them just now. Before there are commits.
+func Expect(s *Store, n int) { s.w.expected = n }
+
+// Queue is the queue in front of the writer, by itself.
+type Queue struct{ q queue }
+
+// NewQueue returns an empty one.
+func NewQueue() *Queue { return &Queue{queue{writer: actor.NewSignal()}} }
+
+// Push adds a commit that can be told by a number, which is not 0.
+func (q *Queue) Push(n int) bool { return q.q.push(context.Background(), &commit{events: n}) }
+
+// Pop takes the next one and returns its number, 0 if none waits.
+func (q *Queue) Pop() int {
+	if c := q.q.pop(); c != nil {
+		return c.events
+	}
+	return 0
+}
+
+// Size returns how many wait, and for how many there is room.
+func (q *Queue) Size() (waiting, room int) { return q.q.len(), cap(q.q.list) }
 
 // OpenFS opens a store in a directory of any kind, with segments as small as is asked for.
 func OpenFS(fs vfs.FS, opts Options) (*Store, error) {

@@ -37,6 +37,7 @@ func (q *queue) push(ctx context.Context, c *commit) bool {
 	c.watched = shared && !q.over
 	ended := q.ended
 	if !ended {
+		q.makeRoom()
 		q.list = append(q.list, c)
 	}
 	q.mu.Unlock()
@@ -44,6 +45,17 @@ func (q *queue) push(ctx context.Context, c *commit) bool {
 		q.writer.Wake()
 	}
 	return !ended
+}
+
+// makeRoom moves what waits to the beginning of a list that is full, if most of it was taken: while the writer
+// has more to do than it can, the queue is never empty, and would grow for ever. REQUIRES: q.mu.
+func (q *queue) makeRoom() {
+	if len(q.list) < cap(q.list) || q.first <= len(q.list)/2 {
+		return
+	}
+	n := copy(q.list, q.list[q.first:])
+	clear(q.list[n:])
+	q.list, q.first = q.list[:n], 0
 }
 
 // pop takes the next commit, nil if none waits. The writer alone calls it.

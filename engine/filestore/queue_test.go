@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/weirstore/weir/engine"
 	"github.com/weirstore/weir/engine/filestore"
@@ -237,4 +239,72 @@ func TestWriterWaitsForThoseItExpects(t *testing.T) {
 		}
 		b.free()
 	})
+}
+
+// TestQueueThatIsNeverEmptyStaysSmall lets commits wait at every moment, as they do where the writer has more to
+// do than it can. The queue is no larger than what waits needs, and keeps the order.
+func TestQueueThatIsNeverEmptyStaysSmall(t *testing.T) {
+	for _, waiting := range []int{1, 7, 64} {
+		q := filestore.NewQueue()
+		pushed, popped := 0, 0
+		for pushed < 100_000 {
+			for pushed-popped < waiting {
+				if pushed++; !q.Push(pushed) {
+					t.Fatal("refused")
+				}
+			}
+			if n := q.Pop(); n != popped+1 {
+				t.Fatalf("%d waiting: after %d comes %d", waiting, popped, n)
+			}
+			popped++
+			if pushed++; !q.Push(pushed) {
+				t.Fatal("refused")
+			}
+		}
+		if n, room := q.Size(); n != pushed-popped || room > 8*waiting+8 {
+			t.Errorf("%d wait, want %d, and there is room for %d", n, pushed-popped, room)
+		}
+	}
+}
+
+// TestWriterDoesNotWaitForABusyProcessor keeps the only processor busy, for a millisecond at a time, while the
+// writer expects two commits of which one comes. The other's place costs it no more than a few turns.
+func TestWriterDoesNotWaitForABusyProcessor(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	disk := crashfs.New()
+	s, err := filestore.OpenFS(disk, filestore.Options{SegmentSize: 256 << 10, Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	put := func(i int) error {
+		p := &plain{TB: t, s: s, state: engine.StreamState{Name: fmt.Sprintf("s-%d", i)}}
+		return p.put(engine.Synced, "x")
+	}
+	filestore.Expect(s, 8)
+	var given atomic.Int64
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			for began := time.Now(); time.Since(began) < time.Millisecond; {
+			}
+			given.Add(1)
+			runtime.Gosched()
+		}
+	}()
+	before := given.Load()
+	if err := put(1); err != nil {
+		t.Error(err)
+	}
+	if n := given.Load() - before; n > 32 {
+		t.Errorf("a commit has let another goroutine have the processor %d times", n)
+	}
+	close(stop)
+	<-stopped
 }

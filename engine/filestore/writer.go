@@ -58,18 +58,25 @@ func (w *writer) run() {
 // expects: 5 to 10 µs where nobody else wants to run, and a sync takes 200.
 const patience = 64
 
+// patienceTime bounds these turns in time, where somebody keeps the processor for long: it is half of a sync.
+const patienceTime = 100 * time.Microsecond
+
 // gather takes what waits. Those who were answered just now, and those who waited meanwhile, get a chance
 // to come: else there would be two crowds, of which one waits while the other is synced, and each sync would
 // serve half of them. See docs/bench/NOTES.md.
 func (w *writer) gather() {
 	w.drain()
-	for idle := 0; len(w.group) < w.expected && idle < patience && len(w.out) < maxGroup; {
+	var since time.Time // the last that came
+	for idle := 0; len(w.group) < w.expected && len(w.out) < maxGroup; idle++ {
+		if idle == 0 {
+			since = time.Now()
+		} else if idle == patience || time.Since(since) > patienceTime {
+			return
+		}
 		before := len(w.group)
 		runtime.Gosched()
 		if w.drain(); len(w.group) > before {
-			idle = 0
-		} else {
-			idle++
+			idle = -1
 		}
 	}
 }
