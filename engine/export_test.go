@@ -96,6 +96,18 @@ func (h *HashTable) Find(hash uint32) (numbers []uint32) {
 // Size returns how many numbers and how many places there are.
 func (h *HashTable) Size() (n, places int) { return h.t.n, len(h.t.places) }
 
+// Slab is what the engine's streams are made in.
+type Slab[T any] struct{ s slab[T] }
+
+// Add makes a value.
+func (s *Slab[T]) Add() (number uint32, v *T) { return s.s.add() }
+
+// At returns the value of a number.
+func (s *Slab[T]) At(number uint32) *T { return s.s.all().at(number) }
+
+// Len returns how many values there are.
+func (s *Slab[T]) Len() int { return s.s.len() }
+
 // Named is what Names has of a name.
 type Named struct {
 	Name   string
@@ -193,4 +205,19 @@ func (x *IDs) Size() (n, parts, places int) {
 		places = max(places, len(p.places))
 	}
 	return x.ids.n, len(seen), places
+}
+
+// HasSpare reports whether the next segment is made already.
+func (m *Memory) HasSpare() bool { return m.spare.Load() != nil }
+
+// KeptIDs returns how many event IDs are kept of a stream.
+func (m *Memory) KeptIDs(stream string) int {
+	s := m.streams.get(stream)
+	if s == nil || s.ids.Load() == nil {
+		return 0
+	}
+	ids := s.ids.Load()
+	ids.mu.Lock()
+	defer ids.mu.Unlock()
+	return ids.n
 }

@@ -25,9 +25,10 @@ func newHashTable(n int) *hashTable {
 	return &hashTable{places: make([]uint64, max(minPlaces, (n+6)/7*8))}
 }
 
-// start returns the place at which to look for a hash: hashes spread over any number of places.
+// start returns the place at which to look for a hash: hashes spread over any number of places. The lowest bit
+// does not count here either: where one place ends and the next begins, it would tell them apart.
 func (t *hashTable) start(hash uint32) int {
-	return int(uint64(hash) * uint64(len(t.places)) >> 32)
+	return int(uint64(hash|1) * uint64(len(t.places)) >> 32)
 }
 
 // next returns the first place at or after i that has the hash, and the number that is there. Use:

@@ -74,3 +74,28 @@ func checkHashTable(t *testing.T, r *rand.Rand, random func(*rand.Rand) uint32) 
 		}
 	}
 }
+
+// The lowest bit of a hash does not count: by which of two hashes that differ in it alone something
+// is put makes no difference, also if one place of the table ends and the next begins between them.
+func TestHashTableLowestBit(t *testing.T) {
+	for fill := uint32(1); fill < 200; fill += 7 { // there is room for one more
+		table := engine.NewHashTable()
+		for number := range fill {
+			table.Put(1<<31, number) // they take the places behind the middle
+		}
+		_, places := table.Size()
+		for place := range uint64(places) {
+			odd := uint32((place<<32+uint64(places)-1)/uint64(places)) | 1 // at the beginning of the place
+			for _, pair := range [][2]uint32{{odd, odd - 1}, {odd - 1, odd}, {odd - 1, odd - 1}} {
+				table.Put(pair[0], 1000)
+				if got := table.Find(pair[1]); len(got) == 0 || got[len(got)-1] != 1000 {
+					t.Fatalf("put by %#x into %d places, looked for by %#x: %v", pair[0], places, pair[1], got)
+				}
+				table.Remove(pair[1], 1000)
+				if n, _ := table.Size(); n != int(fill) {
+					t.Fatalf("put by %#x into %d places, removed by %#x: %d numbers, want %d", pair[0], places, pair[1], n, fill)
+				}
+			}
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"maps"
 	"math/rand/v2"
+	"runtime"
 	"testing"
 
 	"github.com/weirstore/weir/engine"
@@ -189,4 +190,37 @@ func TestLeavingAReadWithoutPages(t *testing.T) {
 			t.Fatalf("left after %d events, not %d", n, leave)
 		}
 	}
+}
+
+// TestLoopBodiesThatDoNotReturn ends loops by a panic, and by the end of the goroutine: others go on, and
+// nobody waits for who followed.
+func TestLoopBodiesThatDoNotReturn(t *testing.T) {
+	e := quietEngine(t, engine.Options{})
+	mustAppend(t, e, "a-1", numbered(300)...)
+	ctx := t.Context()
+	for how, leave := range map[string]func(){"panic": func() { panic("oh") }, "Goexit": runtime.Goexit} {
+		for what, read := range map[string]iter.Seq2[engine.Event, error]{
+			"Read":               e.Read(ctx, "a-1"),
+			"Read, following":    e.Read(ctx, "a-1", engine.Follow()),
+			"ReadAll":            e.ReadAll(ctx),
+			"ReadAll, following": e.ReadAll(ctx, engine.Follow()),
+		} {
+			done := make(chan any)
+			go func() {
+				defer func() { done <- recover() }()
+				for ev := range read {
+					if ev.Version == 3 {
+						leave()
+					}
+				}
+			}()
+			if v := <-done; (v == nil) != (how == "Goexit") {
+				t.Errorf("%s: %s: %v", what, how, v)
+			}
+		}
+	}
+	if got := versions(t, e, "a-1"); len(got) != 300 {
+		t.Errorf("%d versions", len(got))
+	}
+	mustClose(t, e)
 }

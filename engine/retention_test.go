@@ -484,6 +484,9 @@ func TestCompactFreesMemory(t *testing.T) {
 	if err != nil || done.Freed < 4*40<<10 {
 		t.Errorf("Compact: %+v, %v", done, err)
 	}
+	if dead, half := m.KeptIDs("dead-1"), m.KeptIDs("half-1"); dead+half != 0 {
+		t.Errorf("%d and %d IDs are kept", dead, half)
+	}
 	want := int64(events + events/2)
 	for range 100 { // cleanups run some time after the cycle that found them
 		runtime.GC()

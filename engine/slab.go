@@ -29,10 +29,10 @@ const (
 
 func (b slabBlocks[T]) at(number uint32) *T { return &b[number/slabNumbers][number%slabNumbers] }
 
-// perBlock returns how many values a block has.
+// perBlock returns how many values a block has: at least two, as number 0 is none.
 func (*slab[T]) perBlock() uint32 {
 	var v T
-	return uint32(min(slabNumbers, max(1, slabBytes/unsafe.Sizeof(v))))
+	return uint32(min(slabNumbers, max(2, slabBytes/unsafe.Sizeof(v))))
 }
 
 // all returns the values that there are. Whoever learnt a number before finds its value there.
