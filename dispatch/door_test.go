@@ -431,6 +431,32 @@ func TestHandlersThatProduceDoNotWait(t *testing.T) {
 	}
 }
 
+// A handler of another dispatcher is an outsider: it waits at the door.
+func TestHandlerOfAnotherDispatcherWaits(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		other := newRig(t, nil)
+		steps := make(stepper)
+		steps.free(t)
+		r.add(config{Handle: steps.handle, Window: 1}, 0)
+		r.storeN(1)
+		settle()
+		in := make(chan error, 1)
+		other.add(config{Handle: func(ctx context.Context, _ event) error {
+			in <- r.Admit(ctxBg)
+			return nil
+		}}, 0)
+		other.storeN(1)
+		waits(t, "Admit", in)
+		if r.InsideGoroutine() || r.AtDoor() != 1 {
+			t.Errorf("%d at the door, want the other dispatcher's handler", r.AtDoor())
+		}
+		steps.step(1)
+		if err := <-in; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // deep calls fn with so many more calls on the stack.
 func deep(depth int, fn func()) {
 	if depth == 0 {

@@ -2,8 +2,10 @@ package engine_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -242,4 +244,97 @@ func exactly(v engine.Version) engine.Expected {
 		return engine.NoStream
 	}
 	return engine.Exactly(v)
+}
+
+// TestOutcomeThatIsUnknownIsAskedFor lets a backend say that the outcome is unknown, of what it has stored and of
+// what it has not. Handlers get the one, and the next append is judged on the version that the backend has.
+func TestOutcomeThatIsUnknownIsAskedFor(t *testing.T) {
+	for _, prompt := range []bool{true, false} {
+		for _, stores := range []bool{true, false} {
+			t.Run(fmt.Sprintf("prompt %v, stores %v", prompt, stores), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := &wrapped{Memory: engine.NewMemory(), prompt: prompt}
+					e := quietEngine(t, engine.Options{Backend: w})
+					handled := 0
+					mustHandle(t, e, "h", func(context.Context, engine.Event) error { handled++; return nil })
+					mustAppend(t, e, "s-1", one)
+					synctest.Wait()
+					w.commit = func(_ context.Context, next func() error) error {
+						w.commit = nil
+						if stores {
+							if err := next(); err != nil {
+								t.Error(err)
+							}
+						}
+						return fmt.Errorf("the wire is cut: %w", engine.ErrOutcomeUnknown)
+					}
+					if _, err := e.Append(t.Context(), "s-1", engine.Exactly(1), one); !errors.Is(err, engine.ErrOutcomeUnknown) {
+						t.Errorf("an append of unknown outcome: %v", err)
+					}
+					synctest.Wait()
+					is, isNot := engine.Version(1), engine.Version(2)
+					if stores {
+						is, isNot = 2, 1
+					}
+					if handled != int(is) {
+						t.Errorf("%d events are handled, want %d", handled, is)
+					}
+					_, err := e.Append(t.Context(), "s-1", engine.Exactly(isNot), one)
+					if c, ok := errors.AsType[*engine.VersionConflictError](err); !ok || c.Actual != is {
+						t.Errorf("at version %d, an append that expects %d: %v", is, isNot, err)
+					}
+					if res, err := e.Append(t.Context(), "s-1", engine.Exactly(is), one); err != nil || res.First != is+1 {
+						t.Errorf("at version %d, an append that expects it: %+v, %v", is, res, err)
+					}
+					mustClose(t, e)
+				})
+			})
+		}
+	}
+}
+
+// TestDrainingRefusesEveryStream: while a shutdown waits for a handler, outsiders append to no stream at all, while
+// the handler may append to all of them.
+func TestDrainingRefusesEveryStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := quietEngine(t, engine.Options{})
+		draining, goOn := make(chan struct{}), make(chan struct{})
+		const streams = 200 // more than the gate counts apart
+		var inside atomic.Int64
+		mustHandle(t, e, "h", func(ctx context.Context, ev engine.Event) error {
+			if ev.Position > 1 {
+				return nil
+			}
+			<-draining
+			for i := range streams {
+				if _, err := e.Append(ctx, fmt.Sprint("s-", i), engine.NoStream, one); err == nil {
+					inside.Add(1)
+				}
+			}
+			<-goOn
+			return nil
+		})
+		mustAppend(t, e, "first", one)
+		done := make(chan error, 1)
+		go func() { done <- e.Close() }()
+		synctest.Wait()
+		close(draining)
+		synctest.Wait()
+		for i := range streams {
+			if _, err := e.Append(t.Context(), fmt.Sprint("s-", i), engine.Any, one); !errors.Is(err, engine.ErrClosed) {
+				t.Errorf("stream %d, while draining: %v", i, err)
+			}
+			// An append is refused at the door, too; what needs not wait for handlers is not.
+			if err := e.Truncate(t.Context(), fmt.Sprint("s-", i), 2); !errors.Is(err, engine.ErrClosed) {
+				t.Errorf("stream %d, truncated while draining: %v", i, err)
+			}
+		}
+		close(goOn)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if n := inside.Load(); n != streams || e.Head() != 1+streams {
+			t.Errorf("the handler has appended %d events, want %d; the head is %d", n, streams, e.Head())
+		}
+	})
 }
