@@ -27,7 +27,7 @@ type memoryStorm struct {
 }
 
 const (
-	stormSize = 4000 // of a long stream
+	stormSize = 8000 // of a long stream
 	stormKeep = 1200 // at least so many are left of it
 )
 
