@@ -3,7 +3,9 @@ package engine_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/weirstore/weir/engine"
@@ -56,5 +58,32 @@ func TestNames(t *testing.T) {
 	}
 	if names.Get(fmt.Sprint(count)) != nil {
 		t.Error("found what is not there")
+	}
+}
+
+// Two goroutines that ask for each new name at the same moment get one value.
+func TestNamesAtOnce(t *testing.T) {
+	const count = 20_000
+	names := engine.NewNames()
+	var got [2][count]*engine.Named
+	var arrived atomic.Int64
+	var wg sync.WaitGroup
+	for w := range got {
+		wg.Go(func() {
+			for i := range count {
+				name := fmt.Sprint(i)
+				arrived.Add(1)
+				for n := 0; arrived.Load() < int64(2*i+2); n++ {
+					if n > 1000 { // there may be one processor
+						runtime.Gosched()
+					}
+				}
+				got[w][i] = names.GetOrPut(name)
+			}
+		})
+	}
+	wg.Wait()
+	if got[0] != got[1] || names.Len() != count {
+		t.Errorf("%d names, want %d", names.Len(), count)
 	}
 }
