@@ -177,6 +177,12 @@ func (x *StreamIndex) Read(head Position) (first Version, positions []Position) 
 	return first, positions
 }
 
+// Snapshot returns what a reader has of the index: the position of a version that was there.
+func (x *StreamIndex) Snapshot() func(Version) Position {
+	snap := x.s.snapshot()
+	return snap.at
+}
+
 // MemStreamSize is the size of what the memory backend has for each stream.
 const MemStreamSize = unsafe.Sizeof(memStream{})
 
@@ -221,3 +227,6 @@ func (m *Memory) KeptIDs(stream string) int {
 	defer ids.mu.Unlock()
 	return ids.n
 }
+
+// IDHash returns what an ID is looked up by.
+func (m *Memory) IDHash(id string) uint32 { return m.idHash(id) | 1 }

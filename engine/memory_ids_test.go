@@ -158,6 +158,44 @@ func TestFindAgainstModel(t *testing.T) {
 	}
 }
 
+// IDs with one hash are told apart, whichever of them is there.
+func TestFindOneHash(t *testing.T) {
+	m := engine.NewMemory()
+	seen := make(map[uint32]string)
+	var ids []string // two
+	for i := 0; ids == nil; i++ {
+		id := fmt.Sprint("id-", i)
+		if other, ok := seen[m.IDHash(id)]; ok {
+			ids = []string{other, id}
+		}
+		seen[m.IDHash(id)] = id
+	}
+	typ, err := m.TypeID("happened")
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := engine.StreamState{Name: "s"}
+	check := func(first, second engine.Version) {
+		t.Helper()
+		got := make([]engine.Version, 2)
+		if err := m.Find(t.Context(), state, ids, got); err != nil || got[0] != first || got[1] != second {
+			t.Errorf("%q: %v, %v, want %d, %d", ids, got, err, first, second)
+		}
+	}
+	for i, id := range ids {
+		w := &engine.Write{Stream: &state, After: engine.Version(i), Events: []engine.Record{{Type: "happened", TypeID: typ, ID: id, Data: boxed}}}
+		if err := m.Commit(t.Context(), []*engine.Write{w}); err != nil {
+			t.Fatal(err)
+		}
+		check(1, engine.Version(2*i))
+	}
+	state.Version = 2
+	if err := m.Truncate(t.Context(), state, 2); err != nil {
+		t.Fatal(err)
+	}
+	check(0, 2)
+}
+
 // Finders beside an appender, a truncater and Compact: an ID is found at its version or, when that has been
 // removed, not at all.
 func TestFindStorm(t *testing.T) {

@@ -61,6 +61,9 @@ type shared struct {
 
 func (s *shared) Watch(grown func()) { s.grown = grown }
 
+// Close leaves the Memory open for the other engine, whose dispatcher may not have seen all.
+func (s *shared) Close() error { return nil }
+
 type modelStream struct {
 	log     []*engine.Event // by version
 	cut     engine.Version

@@ -99,6 +99,67 @@ func TestStreamIndexStorm(t *testing.T) {
 	}
 }
 
+// Truncated at, before and behind each end of a block, an index has what is left, and grows on.
+func TestStreamIndexBlocks(t *testing.T) {
+	edges := []engine.Version{1, 2, 3, 1024, 1025, 1026, 1027, 2048, 2049, 2050, 2051, 3073, 3074}
+	for _, size := range edges {
+		for _, gone := range edges {
+			if gone > size {
+				break
+			}
+			x, n := new(engine.StreamIndex), engine.Version(0)
+			for _, more := range []engine.Version{size, 1, 1, 1100} {
+				for range more {
+					n++
+					x.Add(engine.Position(10 * n))
+				}
+				x.Cut(gone + 1)
+				first, list := x.Read(engine.Position(10 * n))
+				if engine.Version(len(list)) != n-gone || len(list) > 0 && first != gone+1 {
+					t.Fatalf("%d of %d gone: %d left from %d", gone, n, len(list), first)
+				}
+				for i, pos := range list {
+					if v := first + engine.Version(i); pos != engine.Position(10*v) {
+						t.Fatalf("%d of %d gone: version %d at %d", gone, n, v, pos)
+					}
+				}
+			}
+		}
+	}
+}
+
+// What a reader has of an index stays as it was, whatever is added and let go of meanwhile.
+func TestStreamIndexSnapshots(t *testing.T) {
+	for _, size := range []engine.Version{1, 2, 3, 1025, 1026, 2049, 2050, 5000} {
+		x := new(engine.StreamIndex)
+		n := engine.Version(0)
+		add := func(count engine.Version) {
+			for range count {
+				n++
+				x.Add(engine.Position(10 * n))
+			}
+		}
+		snaps := make(map[engine.Version]func(engine.Version) engine.Position) // by the last version
+		for _, step := range []func(){
+			func() { add(size); snaps[n] = x.Snapshot() },
+			func() { add(3000); snaps[n] = x.Snapshot() },
+			func() { x.Cut(size + 1) },
+			func() { add(1) },
+			func() { x.Cut(n + 1) },
+			func() { x.Delete() },
+		} {
+			step()
+			for last, at := range snaps {
+				for v := engine.Version(1); v <= last; v++ {
+					if pos := at(v); pos != engine.Position(10*v) {
+						t.Fatalf("version %d of %d at %d", v, last, pos)
+					}
+				}
+			}
+		}
+	}
+}
+
 // A stream is a cache line: see docs/bench/NOTES.md.
 func TestMemStreamSize(t *testing.T) {
 	if engine.MemStreamSize != 64 {

@@ -3,7 +3,10 @@ package engine_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/weirstore/weir/engine"
@@ -56,5 +59,35 @@ func TestNames(t *testing.T) {
 	}
 	if names.Get(fmt.Sprint(count)) != nil {
 		t.Error("found what is not there")
+	}
+}
+
+// Two goroutines that ask for each new name at the same moment get one value.
+func TestNamesAtOnce(t *testing.T) {
+	count := 20_000
+	if engine.RaceDetector { // it is slow, and needs to see it once
+		count = 1000
+	}
+	names := engine.NewNames()
+	got := [2][]*engine.Named{make([]*engine.Named, count), make([]*engine.Named, count)}
+	var arrived atomic.Int64
+	var wg sync.WaitGroup
+	for w := range got {
+		wg.Go(func() {
+			for i := range count {
+				name := fmt.Sprint(i)
+				arrived.Add(1)
+				for n := 0; arrived.Load() < int64(2*i+2); n++ {
+					if n > 200 { // there may be one processor
+						runtime.Gosched()
+					}
+				}
+				got[w][i] = names.GetOrPut(name)
+			}
+		})
+	}
+	wg.Wait()
+	if !slices.Equal(got[0], got[1]) || names.Len() != count {
+		t.Errorf("%d names, want %d", names.Len(), count)
 	}
 }
