@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -150,16 +151,23 @@ func TestWhatDoesNotReturnLosesNothing(t *testing.T) {
 					for _, leaves := range []bool{true, false} {
 						what := fmt.Sprintf("%s, %s in %s, prompt %v, may leave %v", name, way, call, prompt, leaves)
 						synctest.Test(t, func(t *testing.T) {
+							var mu sync.Mutex // the owner and who has asked it call at the same time
 							armed, calls := false, make(map[string]int)
-							hook := func(c string) {
+							arm := func(on bool) { mu.Lock(); armed = on; mu.Unlock() }
+							now := func(c string) bool {
+								mu.Lock()
+								defer mu.Unlock()
 								if !armed {
-									return
+									return false
 								}
 								if calls[c]++; calls[c] > 1 {
 									c = fmt.Sprint(c, " ", calls[c])
 								}
-								if c == call {
-									armed = false
+								armed = c != call
+								return !armed
+							}
+							hook := func(c string) {
+								if now(c) {
 									happened[call] = true
 									fail()
 								}
@@ -193,12 +201,12 @@ func TestWhatDoesNotReturnLosesNothing(t *testing.T) {
 							go func() {
 								defer close(done)
 								defer func() { recover() }()
-								armed = true
+								arm(true)
 								_ = op(&hookedContext{ctx, hook}, e, d) // it may be told what became of it, or not
 							}()
 							<-done
 							synctest.Wait()
-							armed = false
+							arm(false)
 							if s := e.Stats(); s.InFlight != 0 {
 								t.Errorf("%s: %d in flight", what, s.InFlight)
 							}
