@@ -310,10 +310,10 @@ func TestQueueLosesNoWakeup(t *testing.T) {
 			}
 		}
 	}()
-	for n := range int64(100_000) {
+	for n := range int64(20_000) {
 		q.Push(1)
 		for look := 0; taken.Load() == n; look++ { // awake: whoever is woken comes too late
-			if look%100 == 99 {
+			if look%20 == 19 {
 				runtime.Gosched()
 			}
 			if look == 100_000_000 {
