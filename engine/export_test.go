@@ -2,6 +2,15 @@ package engine
 
 import "unsafe"
 
+// Later returns what a clock makes of readings that come in this order.
+func Later(readings ...int64) (times []int64) {
+	var c clock
+	for _, now := range readings {
+		times = append(times, c.later(now))
+	}
+	return times
+}
+
 // CheckpointFailures returns how many saves have failed.
 func (e *Engine) CheckpointFailures() int { return int(e.checkpoints.failed.Load()) }
 

@@ -151,14 +151,10 @@ func TestWhatDoesNotReturnLosesNothing(t *testing.T) {
 					for _, leaves := range []bool{true, false} {
 						what := fmt.Sprintf("%s, %s in %s, prompt %v, may leave %v", name, way, call, prompt, leaves)
 						synctest.Test(t, func(t *testing.T) {
-							var mu sync.Mutex // a caller's context is asked beside its owner's calls
+							var mu sync.Mutex // the owner and who has asked it call at the same time
 							armed, calls := false, make(map[string]int)
-							arm := func(on bool) {
-								mu.Lock()
-								armed = on
-								mu.Unlock()
-							}
-							meets := func(c string) bool {
+							arm := func(on bool) { mu.Lock(); armed = on; mu.Unlock() }
+							now := func(c string) bool {
 								mu.Lock()
 								defer mu.Unlock()
 								if !armed {
@@ -167,14 +163,12 @@ func TestWhatDoesNotReturnLosesNothing(t *testing.T) {
 								if calls[c]++; calls[c] > 1 {
 									c = fmt.Sprint(c, " ", calls[c])
 								}
-								if c != call {
-									return false
-								}
-								armed, happened[call] = false, true
-								return true
+								armed = c != call
+								return !armed
 							}
 							hook := func(c string) {
-								if meets(c) {
+								if now(c) {
+									happened[call] = true
 									fail()
 								}
 							}
@@ -321,7 +315,11 @@ func TestDrainingRefusesEveryStream(t *testing.T) {
 			}
 			<-draining
 			for i := range streams {
-				if _, err := e.Append(ctx, fmt.Sprint("s-", i), engine.NoStream, one); err == nil {
+				with := ctx
+				if i%2 == 0 {
+					with = context.Background() // lost: its goroutine tells
+				}
+				if _, err := e.Append(with, fmt.Sprint("s-", i), engine.NoStream, one); err == nil {
 					inside.Add(1)
 				}
 			}
@@ -351,4 +349,78 @@ func TestDrainingRefusesEveryStream(t *testing.T) {
 			t.Errorf("the handler has appended %d events, want %d; the head is %d", n, streams, e.Head())
 		}
 	})
+}
+
+// TestUnknownOutcomeOfManyIsNotTriedAgain lets a commit of several appends store them and say that the outcome is
+// unknown. All of them are told so, and none is stored twice.
+func TestUnknownOutcomeOfManyIsNotTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &wrapped{Memory: engine.NewMemory()}
+		goOn, commits := make(chan struct{}), 0
+		w.commit = func(_ context.Context, next func() error) error {
+			commits++
+			if commits == 1 {
+				<-goOn
+				return next()
+			}
+			if err := next(); err != nil {
+				t.Error(err)
+			}
+			return engine.ErrOutcomeUnknown
+		}
+		e := quietEngine(t, engine.Options{Backend: w})
+		const many = 5
+		answers := make(chan error, 1+many)
+		for range 1 + many {
+			go func() {
+				_, err := e.Append(t.Context(), "s-1", engine.Any, one)
+				answers <- err
+			}()
+			synctest.Wait() // one begins, the others wait for it
+		}
+		close(goOn)
+		unknown := 0
+		for range 1 + many {
+			if err := <-answers; errors.Is(err, engine.ErrOutcomeUnknown) {
+				unknown++
+			} else if err != nil {
+				t.Error(err)
+			}
+		}
+		if unknown != many || commits != 2 || e.Head() != 1+many {
+			t.Errorf("%d appends of unknown outcome, want %d; %d commits; the head is %d", unknown, many, commits, e.Head())
+		}
+		mustClose(t, e)
+	})
+}
+
+// shared is a memory backend that says that others write to it, too.
+type shared struct{ unclosed }
+
+func (s shared) Caps() engine.Caps {
+	c := s.unclosed.Caps()
+	c.Shared = true
+	return c
+}
+
+// TestStatsCountWhatTheEngineAppends: not what was there, nor what others append.
+func TestStatsCountWhatTheEngineAppends(t *testing.T) {
+	m := engine.NewMemory()
+	for i, b := range []engine.Backend{unclosed{m}, unclosed{m}, shared{unclosed{m}}, shared{unclosed{m}}} {
+		e := quietEngine(t, engine.Options{Backend: b})
+		if n := e.Stats().Appended; n != 0 {
+			t.Errorf("engine %d has appended %d events, want none", i, n)
+		}
+		mustAppend(t, e, "s-1", one, one)
+		if b.Caps().Shared {
+			other := quietEngine(t, engine.Options{Backend: shared{unclosed{m}}})
+			mustAppend(t, other, "s-3", one)
+			mustClose(t, other)
+		}
+		mustAppend(t, e, "s-2", one) // and tells the dispatcher, which nobody has told of the other one's
+		if n := e.Stats().Appended; n != 3 {
+			t.Errorf("engine %d has appended %d events, want 3", i, n)
+		}
+		mustClose(t, e)
+	}
 }

@@ -45,7 +45,7 @@ type memoryModel struct {
 	mem     *engine.Memory
 	direct  *engine.Engine // over mem
 	pages   *engine.Engine // the same over pages; it only reads
-	shared  *shared        // the backend of pages
+	shared  *sharedPages   // the backend of pages
 	typeIDs map[string]engine.TypeID
 	log     []*engine.Event // by position, also what was removed
 	names   []string        // of streams; more and more
@@ -53,16 +53,16 @@ type memoryModel struct {
 	made    int // names and IDs, which are numbered
 }
 
-// shared is a Memory that another engine writes to, and which tells its own engine.
-type shared struct {
+// sharedPages is a Memory that another engine writes to, and which tells its own engine.
+type sharedPages struct {
 	paged
 	grown func()
 }
 
-func (s *shared) Watch(grown func()) { s.grown = grown }
+func (s *sharedPages) Watch(grown func()) { s.grown = grown }
 
 // Close leaves the Memory open for the other engine, whose dispatcher may not have seen all.
-func (s *shared) Close() error { return nil }
+func (s *sharedPages) Close() error { return nil }
 
 type modelStream struct {
 	log     []*engine.Event // by version
@@ -81,7 +81,7 @@ func newMemoryModel(t *testing.T, seed uint64) *memoryModel {
 	m := &memoryModel{T: t, rng: rand.New(rand.NewPCG(seed, 7)), mem: engine.NewMemory(), streams: make(map[string]*modelStream)}
 	m.direct = quietEngine(t, engine.Options{Backend: m.mem, Retention: []engine.RetentionRule{{Category: "few", MaxCount: maxFew}}})
 	t.Cleanup(func() { m.direct.Close() })
-	m.shared = &shared{paged: paged{m.mem}}
+	m.shared = &sharedPages{paged: paged{m.mem}}
 	m.pages = openOver(t, m.shared) // and closed first
 	m.typeIDs = make(map[string]engine.TypeID)
 	for i := range 3 {

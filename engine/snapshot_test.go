@@ -287,6 +287,42 @@ func TestSnapshotsOfEvicted(t *testing.T) {
 	})
 }
 
+// TestCloseWaitsForSnapshotsOfEvicted closes an engine while a state that has left memory is being stored.
+// Until that is done no other is, as its stream has an owner.
+func TestCloseWaitsForSnapshotsOfEvicted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, c := countedReads(t, engine.NewMemory(), engine.Options{CachedStates: 1})
+		var saves atomic.Int64
+		goOn := make(chan struct{})
+		c.wrong = func(call, _ string) error {
+			if call == "save" && saves.Add(1) == 1 {
+				<-goOn
+			}
+			return nil
+		}
+		d := keeper(engine.SnapshotPolicy{Name: "l", Leaving: true})
+		const streams = 100
+		for i := range streams {
+			if _, err := engine.Execute(t.Context(), e, d, fmt.Sprint("a-", i), 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		done := make(chan error, 1)
+		go func() { done <- e.Close() }()
+		synctest.Wait()
+		if n := saves.Load(); n != 1 || len(done) != 0 {
+			t.Errorf("%d states were given to the backend, which has not returned from the first; Close has returned: %v", n, len(done) != 0)
+		}
+		close(goOn)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if n := e.Stats().SnapshotsSaved; n != streams {
+			t.Errorf("%d states are stored, want %d", n, streams)
+		}
+	})
+}
+
 // TestSnapshotsOfEvictedOutliveGoexit lets a backend end the goroutine that stores what has left memory.
 // Those after it are stored all the same, and Close does not wait for it.
 func TestSnapshotsOfEvictedOutliveGoexit(t *testing.T) {

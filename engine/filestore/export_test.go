@@ -25,6 +25,13 @@ func NewQueue() *Queue { return &Queue{queue{writer: actor.NewSignal()}} }
 // Push adds a commit that can be told by a number, which is not 0.
 func (q *Queue) Push(n int) bool { return q.q.push(context.Background(), &commit{events: n}) }
 
+// PushWatched adds a commit, and reports whether the queue tells it of the end of its context.
+func (q *Queue) PushWatched(ctx context.Context) bool {
+	c := &commit{events: 1, done: make(chan struct{}, 1)}
+	q.q.push(ctx, c)
+	return c.watched
+}
+
 // Pop takes the next one and returns its number, 0 if none waits.
 func (q *Queue) Pop() int {
 	if c := q.q.pop(); c != nil {
@@ -32,6 +39,17 @@ func (q *Queue) Pop() int {
 	}
 	return 0
 }
+
+// Wait is Pop that waits, until the queue has ended and is empty.
+func (q *Queue) Wait() int {
+	if c := q.q.wait(); c != nil {
+		return c.events
+	}
+	return 0
+}
+
+// End accepts nothing more.
+func (q *Queue) End() { q.q.end() }
 
 // Size returns how many wait, and for how many there is room.
 func (q *Queue) Size() (waiting, room int) { return q.q.len(), cap(q.q.list) }

@@ -267,6 +267,94 @@ func TestQueueThatIsNeverEmptyStaysSmall(t *testing.T) {
 	}
 }
 
+// foreign is a context that is not made by package context.
+type foreign struct {
+	context.Context
+	done chan struct{}
+}
+
+func (f foreign) Done() <-chan struct{} { return f.done }
+
+// TestQueueWatchesUntilItTells: who comes when the context has ended, and those were told that waited,
+// looks after it himself; so does who has another. When the queue ends nothing of the watching is left.
+func TestQueueWatchesUntilItTells(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := filestore.NewQueue()
+		ctx, cancel := context.WithCancel(context.Background())
+		if !q.PushWatched(ctx) || q.PushWatched(t.Context()) || q.PushWatched(context.Background()) {
+			t.Error("the queue does not watch the first context, or another")
+		}
+		cancel()
+		synctest.Wait()
+		if q.PushWatched(ctx) {
+			t.Error("the queue would tell once more")
+		}
+		q.End()
+		q = filestore.NewQueue()
+		q.PushWatched(foreign{context.Background(), make(chan struct{})})
+		q.End() // or the bubble does not end
+	})
+}
+
+// TestQueueLosesNoWakeup lets one goroutine take what others push just when it is about to sleep.
+func TestQueueLosesNoWakeup(t *testing.T) {
+	q := filestore.NewQueue()
+	var taken atomic.Int64
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		var spin atomic.Int64
+		for q.Wait() != 0 {
+			for range taken.Add(1) % 100 {
+				spin.Add(1)
+			}
+		}
+	}()
+	for n := range int64(20_000) {
+		q.Push(1)
+		for look := 0; taken.Load() == n; look++ { // awake: whoever is woken comes too late
+			if look%20 == 19 {
+				runtime.Gosched()
+			}
+			if look == 100_000_000 {
+				t.Fatalf("nobody takes commit %d", n+1)
+			}
+		}
+	}
+	q.End()
+	<-ended
+}
+
+// TestQueueThatEndsGivesOutAll: what was accepted before the end is taken, however close the end is.
+func TestQueueThatEndsGivesOutAll(t *testing.T) {
+	for round := range 20_000 {
+		q := filestore.NewQueue()
+		taken := make(chan int, 1)
+		go func() {
+			n := 0
+			for q.Wait() != 0 {
+				n++
+			}
+			taken <- n
+		}()
+		if round%2 == 0 {
+			runtime.Gosched()
+		}
+		var spin atomic.Int64
+		for range round % 200 {
+			spin.Add(1)
+		}
+		q.Push(1)
+		q.End()
+		if q.Push(1) {
+			t.Fatal("accepted after the end")
+		}
+		if n := <-taken; n != 1 {
+			t.Fatalf("round %d: %d commits were taken, want 1", round, n)
+		}
+	}
+}
+
 // TestWriterDoesNotWaitForABusyProcessor keeps the only processor busy, for a millisecond at a time, while the
 // writer expects two commits of which one comes. The other's place costs it no more than a few turns.
 func TestWriterDoesNotWaitForABusyProcessor(t *testing.T) {
