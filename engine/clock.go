@@ -5,12 +5,9 @@ import (
 	"time"
 )
 
-// clock gives wall-clock times that never go back. Within a second it counts on with
-// the monotonic clock alone, at half the price.
-type clock struct {
-	base atomic.Pointer[clockBase]
-	last int64 // guarded by whoever calls later
-}
+// clock reads the wall clock. Within a second it counts on with the monotonic clock alone, at half
+// the price (BenchmarkClock).
+type clock struct{ base atomic.Pointer[clockBase] }
 
 // clockBase is what the wall clock said at some moment. It is replaced, never changed.
 type clockBase struct {
@@ -31,8 +28,12 @@ func (c *clock) now() int64 {
 	return b.ns
 }
 
-// later returns what now has returned, or, if that is before what later has returned, the latter.
-func (c *clock) later(now int64) int64 {
-	c.last = max(c.last, now)
-	return c.last
+// latest is the time of the newest event, in Unix ns.
+type latest int64
+
+// later returns now, or, if that is before what later has returned, the latter: times that were
+// read in one order may be used in another.
+func (l *latest) later(now int64) int64 {
+	*l = max(*l, latest(now))
+	return int64(*l)
 }

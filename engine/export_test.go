@@ -4,7 +4,7 @@ import "unsafe"
 
 // Later returns what a clock makes of readings that come in this order.
 func Later(readings ...int64) (times []int64) {
-	var c clock
+	var c latest
 	for _, now := range readings {
 		times = append(times, c.later(now))
 	}

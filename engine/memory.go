@@ -27,13 +27,14 @@ type Memory struct {
 	// holes says that events were removed: readers then look at each event's stream. It is set
 	// before the first event goes. A reader loads segments first: what has holes says so.
 	holes atomic.Bool
+	clock clock
 
 	_    [64]byte
 	head atomic.Uint64
 	_    [64]byte
 
-	mu         spinMutex // held for a commit: pure memory work
-	clock      clock
+	mu         spinMutex     // held for a commit: pure memory work
+	last       latest        // guarded by mu
 	compacting chan struct{} // cap 1: a token for who compacts
 	// tags has the positions of the events with a tag, ascending. Guarded by mu; what is in
 	// a list never changes.
@@ -154,7 +155,7 @@ func (m *Memory) commitLocked(writes []*Write, now int64) error {
 			return &StreamDeletedError{s.name}
 		}
 	}
-	now = m.clock.later(now)
+	now = m.last.later(now)
 	pos := m.Head()
 	for _, w := range writes {
 		s := w.Stream.Ref.(*memStream)
