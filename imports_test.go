@@ -12,7 +12,7 @@ const module = "github.com/weirstore/weir"
 
 // The packages of the core, in the order in which they may import each other: each
 // only those before it.
-var layers = []string{"actor", "dispatch", "engine", "engine/backendtest",
+var layers = []string{"internal/stack", "actor", "dispatch", "engine", "engine/backendtest",
 	"engine/filestore", "engine/filestore/internal/vfs", "engine/filestore/internal/vfs/vfstest", "engine/filestore/internal/crashfs",
 	"weirtest", "examples"}
 

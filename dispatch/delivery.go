@@ -3,10 +3,11 @@ package dispatch
 import (
 	"context"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/weirstore/weir/internal/stack"
 )
 
 // seat is a goroutine that calls a handler's function: its main goroutine or one of
@@ -81,7 +82,7 @@ func (s *seats) enter(seat *seat) (leave func()) {
 // here returns the seat that the calling goroutine is, nil for outsiders. Of most of those the stack
 // tells, whose look costs a third of what the goroutine's number does, and takes no lock of the runtime's.
 func (s *seats) here() *seat {
-	if !isSeated() {
+	if !stack.Has(seatPC) { // it is a seat of no dispatcher
 		return nil
 	}
 	id := goroutineID()
@@ -100,27 +101,9 @@ func seated(run func()) {
 
 // seatPC is where run returns to in seated.
 var seatPC = func() (pc uintptr) {
-	seated(func() {
-		var pcs [1]uintptr
-		runtime.Callers(2, pcs[:])
-		pc = pcs[0]
-	})
+	seated(func() { pc = stack.Return() })
 	return pc
 }()
-
-// isSeated reports whether the calling goroutine is a seat, of whatever dispatcher.
-func isSeated() bool {
-	var pcs [64]uintptr
-	for skip := 2; ; skip += len(pcs) {
-		n := runtime.Callers(skip, pcs[:])
-		if slices.Contains(pcs[:n], seatPC) {
-			return true
-		}
-		if n < len(pcs) {
-			return false
-		}
-	}
-}
 
 // goroutineID parses the number out of the first line of the stack. It takes more than a
 // microsecond, and is called where a goroutine starts or is about to block, to tell a

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"runtime"
-	"slices"
 	"time"
+
+	"github.com/weirstore/weir/internal/stack"
 )
 
 // execute gives a command to the stream's owner.
@@ -228,9 +228,7 @@ func (p *probe) decider() any  { return nil }
 func (p *probe) begin() folded { return nil }
 func (p *probe) saves() bool   { return false }
 func (p *probe) decide(folded) ([]NewEvent, error) {
-	var pcs [1]uintptr
-	runtime.Callers(2, pcs[:])
-	p.pc = pcs[0]
+	p.pc = stack.Return()
 	return nil, nil
 }
 
@@ -238,17 +236,5 @@ func (p *probe) decide(folded) ([]NewEvent, error) {
 // through only while some stream of this engine decides; it does not tell whose Decide it is, and one
 // that calls another engine is no purer.
 func (e *Engine) insideDecide() bool {
-	if e.deciding.Load() == 0 {
-		return false
-	}
-	var pcs [64]uintptr
-	for skip := 2; ; skip += len(pcs) {
-		n := runtime.Callers(skip, pcs[:])
-		if slices.Contains(pcs[:n], decidePC) {
-			return true
-		}
-		if n < len(pcs) {
-			return false
-		}
-	}
+	return e.deciding.Load() > 0 && stack.Has(decidePC)
 }
