@@ -1,4 +1,3 @@
-// Package report makes of results a table in Markdown and charts in SVG.
 package report
 
 import (

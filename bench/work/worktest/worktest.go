@@ -1,4 +1,3 @@
-// Package worktest tests contenders with the works of the benchmark, at a tiny size.
 package worktest
 
 import (
