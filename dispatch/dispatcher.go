@@ -93,6 +93,15 @@ type Dispatcher[E any] struct {
 // tally is what one round found of one kind.
 type tally struct{ first, last, n uint64 }
 
+// add adds all positions from first to last.
+func (t *tally) add(first, last uint64) {
+	if t.n == 0 {
+		t.first = first
+	}
+	t.last = last
+	t.n += last - first + 1
+}
+
 // op is a change of the dispatcher's own state, made by its goroutine.
 type op struct {
 	do   func()
@@ -237,25 +246,24 @@ func (d *Dispatcher[E]) round(limit uint64) (n int, err error) {
 		return 0, err
 	}
 	var all tally // what concerns the handlers of all kinds
-	for i, k := range d.kinds[:n] {
+	kinds := d.kinds[:n]
+	for i := 0; i < len(kinds); {
+		k, from := kinds[i], i // those that follow of the same kind are counted at once
+		for i++; i < len(kinds) && kinds[i] == k; i++ {
+		}
 		if k == Removed {
 			continue
 		}
 		for int(k) >= len(d.tallies) {
 			d.tallies = append(d.tallies, tally{})
 		}
-		t, pos := &d.tallies[k], after+1+uint64(i)
+		t := &d.tallies[k]
 		if t.n == 0 {
-			t.first = pos
 			d.touched = append(d.touched, k)
 		}
-		t.last = pos
-		t.n++
-		if all.n == 0 {
-			all.first = pos
-		}
-		all.last = pos
-		all.n++
+		first, last := after+1+uint64(from), after+uint64(i)
+		t.add(first, last)
+		all.add(first, last)
 	}
 	for _, k := range d.touched {
 		if int(k) >= len(d.byKind) {

@@ -46,6 +46,10 @@ func (d *Dispatcher[E]) Admit(ctx context.Context) error {
 	return d.waitAtDoor(ctx)
 }
 
+// Limit returns the position at which Admit blocks those whom it may: nobody needs to call it as long as the
+// log's head is before that.
+func (d *Dispatcher[E]) Limit() uint64 { return d.door.limit.Load() }
+
 func (d *Dispatcher[E]) waitAtDoor(ctx context.Context) error {
 	if _, inside := d.Inside(ctx); inside {
 		return nil

@@ -16,13 +16,14 @@ type worker[E any] struct {
 	h *Handler[E]
 
 	// owner: the worker's goroutine, or its successor after Goexit
-	evs      []E        // what is being handled
-	i        int        // index of the event being handled
-	givenUp  int        // how many of those before it were skipped or parked
-	key      string     // its key; keyed workers only
-	contexts []Delivery // unused ones; made 64 at a time, because each event needs its own
-	calling  bool       // in the user's function
-	dead     bool       // Goexit took the goroutine that was calling
+	evs      []E                       // what is being handled
+	i        int                       // index of the event being handled
+	givenUp  int                       // how many of those before it were skipped or parked
+	key      string                    // its key; keyed workers only
+	contexts *[contextsAtOnce]Delivery // for the next events, because each needs its own
+	given    int                       // how many of them are in use
+	calling  bool                      // in the user's function
+	dead     bool                      // Goexit took the goroutine that was calling
 	// parked are the positions that the parked list had when the handler began, parkedTo the
 	// last of them. Immutable; of a handler's main worker, nil for most.
 	parked   map[uint64]struct{}
@@ -33,7 +34,7 @@ type worker[E any] struct {
 }
 
 func newWorker[E any](h *Handler[E], name string) *worker[E] {
-	w := &worker[E]{h: h}
+	w := &worker[E]{h: h, given: contextsAtOnce}
 	w.handler, w.owner, w.ctx = h.cfg.Name, h.d.seats, h.ctx
 	w.pulse = pulse{handler: name, at: &w.at, slow: &h.counters.slow}
 	h.d.watch.add(&w.pulse)
@@ -127,14 +128,18 @@ func (w *worker[E]) run() (err error) {
 
 // context returns a new context for the event at pos.
 func (w *worker[E]) context(pos uint64) *Delivery {
-	if len(w.contexts) == 0 {
-		w.contexts = make([]Delivery, 64)
+	if w.given == contextsAtOnce {
+		w.contexts, w.given = new([contextsAtOnce]Delivery), 0
 	}
-	c := &w.contexts[0]
-	w.contexts = w.contexts[1:]
+	c := &w.contexts[w.given]
+	w.given++
 	c.seat, c.position = &w.seat, pos
 	return c
 }
+
+// contextsAtOnce is how many contexts are allocated together. With half as many an event takes a fifth more
+// time (docs/bench/NOTES.md).
+const contextsAtOnce = 64
 
 // failed applies the failure policy to the present event and reports whether to go on.
 func (w *worker[E]) failed(err error) bool {

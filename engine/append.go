@@ -39,32 +39,19 @@ func (e *Engine) Append(ctx context.Context, stream string, expected Expected, e
 		return Result{}, opError("append", stream, err)
 	}
 	defer c.leave()
-	r, err := e.appendRequest(ctx, &c, expected, events)
-	if err != nil {
+	r := e.request(&c, opAppend, len(events))
+	if err := e.prepare(ctx, &c, r, expected, events); err != nil {
+		e.free(r)
 		return Result{}, err
 	}
 	return e.send(ctx, &c, r)
 }
 
-// appendRequest makes the request of an Append or a Submit, ready to be sent.
-func (e *Engine) appendRequest(ctx context.Context, c *call, expected Expected, events []NewEvent) (*request, error) {
-	r := e.request(c, opAppend)
-	err := e.begin(ctx, c, r)
-	if err == nil {
-		err = e.fillAppend(c, r, expected, events)
+// prepare checks what Append or Submit was given, makes r of it, and waits until it is admitted.
+func (e *Engine) prepare(ctx context.Context, c *call, r *request, expected Expected, events []NewEvent) error {
+	if err := e.begin(ctx, c, r); err != nil {
+		return err
 	}
-	if err == nil {
-		err = e.admit(ctx, c, r.op)
-	}
-	if err != nil {
-		e.free(r)
-		return nil, err
-	}
-	return r, nil
-}
-
-// fillAppend checks what Append or Submit was given, and makes r of it.
-func (e *Engine) fillAppend(c *call, r *request, expected Expected, events []NewEvent) error {
 	if c.stream == nil { // else the name was checked when the stream was made
 		if err := checkName("append", "stream name", c.name); err != nil {
 			return err
@@ -74,7 +61,10 @@ func (e *Engine) fillAppend(c *call, r *request, expected Expected, events []New
 		return invalid("append "+quote(c.name), "expected version", expected, "Any, NoStream, StreamExists or Exactly(n)")
 	}
 	r.expected = expected
-	return e.fill(r, c.name, events)
+	if err := e.fill(r, c.name, events); err != nil {
+		return err
+	}
+	return e.admit(ctx, c, opAppend)
 }
 
 // call is a call of the engine that changes streams, from its entry on. It lives on the stack of
@@ -85,8 +75,10 @@ type call struct {
 	stream *stream
 	cause  *dispatch.Delivery // what is being handled, if it comes from inside a handler
 	inside bool
-	gate   *gateStripe // through which it came in
-	given  bool        // the owner leaves for it, when it is done
+	done   <-chan struct{} // its context's
+	gate   *gateStripe     // through which it came in
+	spare  bool            // it has the gate's own request
+	given  bool            // the owner leaves for it, when it is done
 }
 
 // enter lets a call in. If it does, somebody must call leave.
@@ -97,43 +89,65 @@ func (e *Engine) enter(ctx context.Context, c *call) error {
 	c.hash = e.streams.hash(c.name)
 	c.stream = e.streams.find(c.hash, c.name)
 	c.gate = e.gate.of(c.hash)
+	c.done = ctx.Done()
 	c.cause, c.inside = e.dispatcher.Inside(ctx)
 	refused := gateSealed
 	if !c.inside {
 		refused |= gateDraining
 	}
-	if !c.gate.enter(refused) {
-		// A handler may have lost its context on the way here; its goroutine tells.
-		if c.inside || !e.dispatcher.InsideGoroutine() || !c.gate.enter(gateSealed) {
-			return ErrClosed
-		}
+	var ok bool
+	if c.spare, ok = c.gate.enter(refused); ok {
+		return nil
+	}
+	// A handler may have lost its context on the way here; its goroutine tells.
+	if c.inside || !e.dispatcher.InsideGoroutine() {
+		return ErrClosed
+	}
+	if c.spare, ok = c.gate.enter(gateSealed); !ok {
+		return ErrClosed
 	}
 	return nil
 }
 
 func (c *call) leave() {
-	if !c.given {
-		c.gate.leave()
+	if c.given {
+		return
 	}
+	if c.spare {
+		if r := c.gate.own; r != nil && !r.idle {
+			c.gate.own = nil // there was a panic: it may be the owner's
+		}
+	}
+	c.gate.leave(c.spare)
 }
 
-// request returns an empty request of a call that was let in.
-func (e *Engine) request(c *call, op requestOp) *request {
-	r := c.gate.spare.Swap(nil)
-	if r == nil {
+// request returns an empty request, for so many events, of a call that was let in. A call that needs more than one asks
+// for pooled ones.
+func (e *Engine) request(c *call, op requestOp, events int) *request {
+	var r *request
+	if c.spare && events <= keepSpare {
+		if r = c.gate.own; r == nil {
+			r = newRequest()
+			r.own, c.gate.own = true, r
+		}
+		r.idle = false
+	} else {
 		r = e.requests.Get().(*request)
 	}
-	r.op, r.gate = op, c.gate
+	r.op, r.gate, r.spare = op, c.gate, c.spare
 	return r
 }
 
 // begin fills in what a request has of its context.
 func (e *Engine) begin(ctx context.Context, c *call, r *request) error {
-	wish, bad := e.wish(ctx)
-	if bad != nil {
-		return invalid(r.op.String()+" "+quote(c.name), "durability", bad.Value, bad.Rule)
+	r.wish = e.opts.Durability
+	if wished.Load() {
+		wish, bad := e.wish(ctx)
+		if bad != nil {
+			return invalid(r.op.String()+" "+quote(c.name), "durability", bad.Value, bad.Rule)
+		}
+		r.wish = wish
 	}
-	r.wish = wish
 	if c.cause != nil && r.from.empty() { // else it is known
 		var err error
 		if r.from, err = e.causedBy(ctx, c.cause); err != nil {
@@ -145,13 +159,14 @@ func (e *Engine) begin(ctx context.Context, c *call, r *request) error {
 
 // admit waits until the call's events are admitted.
 func (e *Engine) admit(ctx context.Context, c *call, op requestOp) error {
-	if ctx.Err() != nil {
+	if c.done != nil && ctx.Err() != nil {
 		return opError(op.String(), c.name, context.Cause(ctx))
 	}
-	if !c.inside {
-		if err := e.dispatcher.Admit(ctx); err != nil {
-			return opError(op.String(), c.name, err)
-		}
+	if c.inside || uint64(e.backend.Head()) < e.dispatcher.Limit() {
+		return nil
+	}
+	if err := e.dispatcher.Admit(ctx); err != nil {
+		return opError(op.String(), c.name, err)
 	}
 	return nil
 }
@@ -171,14 +186,14 @@ func (e *Engine) send(ctx context.Context, c *call, r *request) (Result, error) 
 	s := e.owner(c)
 	// A snapshot is saved when the caller has its answer: not before, by the caller, if that takes long.
 	saves := r.op == opExecute && e.snapshots.backend != nil && r.command.saves()
-	if s.borrow(ctx.Done() == nil && !saves) {
+	if s.borrow(c.done == nil && !saves) {
 		s.own(r)
 		res, err := r.result, r.err
 		e.free(r)
 		return res, err
 	}
 	op := r.op // r may be the owner's when it is needed
-	r.leavable = !e.caps.Prompt && ctx.Done() != nil
+	r.leavable = !e.caps.Prompt && c.done != nil
 	if err := s.give(ctx, r); err != nil {
 		e.free(r)
 		return Result{}, opError(op.String(), c.name, err)
@@ -189,7 +204,7 @@ func (e *Engine) send(ctx context.Context, c *call, r *request) (Result, error) 
 	case r.leavable:
 		select {
 		case <-r.answered:
-		case <-ctx.Done():
+		case <-c.done:
 			if c.given = r.left.CompareAndSwap(false, true); c.given {
 				// The owner still has r, which therefore goes to the collector, not to the pool.
 				return Result{}, opError(op.String(), c.name, fmt.Errorf("%w: %w", ErrOutcomeUnknown, context.Cause(ctx)))
@@ -217,70 +232,128 @@ func (s *stream) give(ctx context.Context, r *request) error {
 // fill checks events and copies them into r, so that the caller's slice need not outlive
 // the call and is not allocated.
 func (e *Engine) fill(r *request, stream string, events []NewEvent) error {
-	bad := func(what string, value any, rule string) error {
-		return invalid(r.op.String()+" "+quote(stream), what, value, rule)
+	n := len(events)
+	if n == 0 || n > e.opts.MaxEvents {
+		rule := "at most %d"
+		if n == 0 {
+			rule = "1 to %d"
+		}
+		return r.bad(stream, "number of events", n, fmt.Sprintf(rule, e.opts.MaxEvents))
 	}
-	switch {
-	case len(events) == 0:
-		return bad("number of events", 0, fmt.Sprintf("1 to %d", e.opts.MaxEvents))
-	case len(events) > e.opts.MaxEvents:
-		return bad("number of events", len(events), fmt.Sprintf("at most %d", e.opts.MaxEvents))
-	}
-	size := 0
-	tooLarge := func(i, size int) error {
-		return bad(fmt.Sprintf("size in bytes up to event %d", i+1), size, fmt.Sprintf("at most %d", e.opts.MaxBytes))
-	}
-	r.write.Events = slices.Grow(r.write.Events, len(events))[:len(events)]
-	for i := range events {
-		ev := &events[i]
-		if ev.Data == nil {
-			return bad(fmt.Sprintf("payload of event %d", i+1), nil, "a value")
-		}
-		t, err := e.types.ofEvent(ev, &r.last)
-		if err != nil {
-			return r.ofEvent(stream, i, err)
-		}
-		if ev.ID != "" {
-			if err := checkName("", "ID", ev.ID); err != nil {
-				return r.ofEvent(stream, i, err)
-			}
-			r.ids = append(r.ids, ev.ID)
-		}
-		if len(ev.Meta.Extra) > 0 {
-			if err := ev.Meta.checkTags(); err != nil {
-				return r.ofEvent(stream, i, err)
-			}
-		}
-		if size += ev.size(); size > e.opts.MaxBytes {
-			return tooLarge(i, size)
-		}
-		rec := &r.write.Events[i] // in place: it is 96 bytes
-		rec.Type, rec.TypeID, rec.ID, rec.Data, rec.Meta = t.name, t.id, ev.ID, ev.Data, ev.Meta
-		if e.caps.Encoded {
-			p, err := e.encode(stream, i, t, ev.Data)
-			if err != nil {
-				return err
-			}
-			if !measured(ev.Data) {
-				size += len(p.Bytes)
-			}
-			if size > e.opts.MaxBytes {
-				return tooLarge(i, size)
-			}
-			rec.Data = p
-		}
-		if rec.Meta.CorrelationID == "" {
-			rec.Meta.CorrelationID = r.from.CorrelationID
-		}
-		if rec.Meta.CausationID == "" {
-			rec.Meta.CausationID = r.from.CausationID
+	r.write.Events = slices.Grow(r.write.Events, n)[:n]
+	r.size = 0
+	for i := e.fillPlain(r, events, 0); i < n; i = e.fillPlain(r, events, i+1) {
+		if err := e.fillOne(r, stream, i, &events[i]); err != nil {
+			return err
 		}
 	}
-	r.size = size
-	if id, twice := repeated(r.ids); twice {
-		return bad("event ID", id, "different IDs within one append")
+	if len(r.ids) > 1 {
+		if id, twice := repeated(r.ids); twice {
+			return r.bad(stream, "event ID", id, "different IDs within one append")
+		}
 	}
 	return nil
+}
+
+// fillPlain copies plain events from the i-th on, and returns the place of the first that is not: that of which the
+// type is not the last one's, or the payload measured or encoded, or that has an ID or metadata, or exceeds the limit. Most
+// are plain, and to look at one as fillOne does costs three times as much.
+func (e *Engine) fillPlain(r *request, events []NewEvent, i int) int {
+	u := &r.last
+	if u.in != e.types.now.Load() || !u.unmeasured || e.caps.Encoded || !r.from.empty() {
+		return i
+	}
+	known, own, name, id := u.goes, u.own, u.t.name, u.t.id
+	recs := r.write.Events
+	for ; i < len(events) && i < len(recs); i++ {
+		ev, rec := &events[i], &recs[i] // in place: it is 96 bytes
+		goes, data := words(&ev.Data)
+		if goes != known || data == nil || ev.ID != "" || !ev.Meta.empty() {
+			break
+		}
+		if ev.Type != "" || !own {
+			if ev.Type != name || r.size+len(name) > e.opts.MaxBytes {
+				break
+			}
+			r.size += len(name)
+		}
+		rec.Type, rec.TypeID, rec.Data = name, id, ev.Data
+	}
+	return i
+}
+
+// fillOne checks and copies an event that may be anything.
+func (e *Engine) fillOne(r *request, stream string, i int, ev *NewEvent) error {
+	if ev.Data == nil {
+		return r.bad(stream, fmt.Sprintf("payload of event %d", i+1), nil, "a value")
+	}
+	t := r.last.t
+	if !r.last.answers(ev, e.types.now.Load()) {
+		var err error
+		if t, err = e.types.ofEvent(ev, &r.last); err != nil {
+			return r.ofEvent(stream, i, err)
+		}
+	}
+	r.rich = r.rich || ev.ID != "" || !ev.Meta.empty() || !r.from.empty()
+	if ev.ID != "" {
+		if err := checkName("", "ID", ev.ID); err != nil {
+			return r.ofEvent(stream, i, err)
+		}
+		r.ids = append(r.ids, ev.ID)
+	}
+	if len(ev.Meta.Extra) > 0 {
+		if err := ev.Meta.checkTags(); err != nil {
+			return r.ofEvent(stream, i, err)
+		}
+	}
+	if r.size += ev.size(); r.size > e.opts.MaxBytes {
+		return r.tooLarge(stream, i+1, e.opts.MaxBytes)
+	}
+	rec := &r.write.Events[i]
+	rec.Type, rec.TypeID, rec.ID, rec.Data, rec.Meta = t.name, t.id, ev.ID, ev.Data, ev.Meta
+	if e.caps.Encoded {
+		p, err := e.encode(stream, i, t, ev.Data)
+		if err != nil {
+			return err
+		}
+		if !measured(ev.Data) {
+			r.size += len(p.Bytes)
+		}
+		if r.size > e.opts.MaxBytes {
+			return r.tooLarge(stream, i+1, e.opts.MaxBytes)
+		}
+		rec.Data = p
+	}
+	if rec.Meta.CorrelationID == "" {
+		rec.Meta.CorrelationID = r.from.CorrelationID
+	}
+	if rec.Meta.CausationID == "" {
+		rec.Meta.CausationID = r.from.CausationID
+	}
+	return nil
+}
+
+func (r *request) tooLarge(stream string, n, limit int) error {
+	return r.bad(stream, fmt.Sprintf("size in bytes up to event %d", n), r.size, fmt.Sprintf("at most %d", limit))
+}
+
+// empty forgets the events, of which nothing may keep the collector from what the user has let go of.
+// A type's name is not the user's, and to clear it is not free.
+func (r *request) empty() {
+	if r.rich {
+		clear(r.write.Events)
+		clear(r.ids)
+		r.ids, r.rich = r.ids[:0], false
+	}
+	for i := range r.write.Events {
+		r.write.Events[i].Data = nil
+	}
+	r.write.Events = r.write.Events[:0]
+}
+
+// bad is the error of a request that cannot be.
+func (r *request) bad(stream, what string, value any, rule string) error {
+	return invalid(r.op.String()+" "+quote(stream), what, value, rule)
 }
 
 // ofEvent says of an error with an event of a request which one it is.
@@ -317,10 +390,14 @@ type request struct {
 	from     Metadata // what new events were caused by
 	expected Expected
 	ids      []string // of those events that have one
+	rich     bool     // some have an ID, or metadata
 	size     int      // bytes of the events, as Options.MaxBytes counts them
 	wish     Durability
 	last     usedType    // of the event before, of this request or of one that it was before
 	gate     *gateStripe // of the call that made it
+	spare    bool        // which has the gate's own request
+	own      bool        // this is one; immutable
+	idle     bool        // and it is free
 	write    Write
 	one      [1]*Write     // &write, so that a commit of one request allocates nothing
 	pending  *Pending      // of Submit: the answer goes there, and nowhere else
@@ -343,28 +420,27 @@ const (
 	phaseAnswered
 )
 
-func (e *Engine) newRequest() any {
+func newRequest() *request {
 	r := &request{answered: make(chan struct{}, 1)}
 	r.one[0] = &r.write
 	return r
 }
 
-// keepEvents is how many events a pooled request keeps room for: more would keep the
-// memory of one large append for ever.
-const keepEvents = 256
-
-// keepSpare is likewise for the one request that each stripe of the gate keeps.
-const keepSpare = 8
+const (
+	// keepEvents is how many events a pooled request keeps room for: more would keep the
+	// memory of one large append for ever.
+	keepEvents = 256
+	// keepSpare is likewise for the one request that each stripe of the gate keeps, which the collector
+	// does not empty as it does a pool.
+	keepSpare = 8
+	// pooled asks for a request that is not such a one.
+	pooled = keepSpare + 1
+)
 
 // free gives a request back to the engine's pool. A pool of all engines would hand the
 // channels of one testing/synctest bubble to another, which is fatal.
 func (e *Engine) free(r *request) {
-	clear(r.write.Events)
-	clear(r.ids)
-	if cap(r.write.Events) > keepEvents {
-		r.write.Events, r.ids = nil, nil
-	}
-	r.write.Events, r.ids = r.write.Events[:0], r.ids[:0]
+	r.empty()
 	r.write.Stream = nil
 	if r.op != opAppend { // most are, and to clear a pointer is not free
 		r.op, r.before, r.command, r.held, r.fold = opAppend, 0, nil, nil, nil
@@ -379,9 +455,16 @@ func (e *Engine) free(r *request) {
 		r.phase.Store(phaseOpen)
 		r.left.Store(false)
 	}
-	// The next call by this way finds it in a cache line that it needs anyway. Only small ones:
-	// the collector does not empty that place.
-	if g := r.gate; g == nil || cap(r.write.Events) > keepSpare || !g.spare.CompareAndSwap(nil, r) {
+	keep := keepEvents
+	if r.own {
+		keep = keepSpare
+	}
+	if cap(r.write.Events) > keep {
+		r.write.Events, r.ids = nil, nil
+	}
+	if r.own {
+		r.idle = true // and given back by whoever leaves the gate
+	} else {
 		e.requests.Put(r)
 	}
 }
@@ -396,7 +479,10 @@ func answer(r **request, res Result, err error) {
 		return
 	}
 	if q.leavable && !q.left.CompareAndSwap(false, true) {
-		q.gate.leave()
+		if q.own {
+			q.gate.own = nil // nobody has emptied it
+		}
+		q.gate.leave(q.spare)
 		return
 	}
 	q.result, q.err = res, err

@@ -148,7 +148,7 @@ type Write struct {
 
 	// Set by Commit.
 	Position Position // of the first event; the others follow without a gap
-	Time     time.Time
+	UnixNano int64    // when, of all of them
 }
 
 // Record is an event on its way to the backend.
@@ -159,6 +159,9 @@ type Record struct {
 	Data   any
 	Meta   Metadata
 }
+
+// rich reports whether an event has what most have not: an ID or metadata.
+func (r *Record) rich() bool { return r.ID != "" || !r.Meta.empty() }
 
 // Query says which events of the log a read wants, and in which order.
 type Query struct {

@@ -52,9 +52,6 @@ var wished atomic.Bool
 // wish returns the durability that an append asks for. The error says no more than what is
 // wrong with it.
 func (e *Engine) wish(ctx context.Context) (Durability, *InvalidError) {
-	if !wished.Load() {
-		return e.opts.Durability, nil
-	}
 	d, ok := ctx.Value(wishKey{}).(Durability)
 	if !ok || d == 0 {
 		return e.opts.Durability, nil

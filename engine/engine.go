@@ -84,7 +84,7 @@ func Open(opts Options) (*Engine, error) {
 	e.streams = newShards((*stream).name, e.initStream)
 	e.guard = newGuard(&e.opts)
 	e.snapshots = newSnapshots(e)
-	e.requests.New = e.newRequest
+	e.requests.New = func() any { return newRequest() }
 	e.shutdown.done = make(chan struct{})
 	e.ctx, e.cancel = context.WithCancelCause(context.Background())
 
@@ -117,9 +117,9 @@ func Open(opts Options) (*Engine, error) {
 func (e *Engine) Head() Position { return e.backend.Head() }
 
 // gate counts what is in flight, and closes in two steps: first to outsiders, then to
-// handlers. Passing costs two atomic additions; a select on a done channel costs ten. It counts in several
+// handlers. Passing costs two atomic steps; a select on a done channel costs ten. It counts in several
 // stripes, by stream, so that processors do not wait for one another's cache line: that would cost more than
-// the additions.
+// the steps.
 type gate struct {
 	stripes [gateStripes]gateStripe
 	zero    chan struct{} // cap 1: a stripe's count has fallen to zero after closing began
@@ -128,39 +128,52 @@ type gate struct {
 const gateStripes = 16
 
 type gateStripe struct {
-	word  atomic.Uint64
-	spare atomic.Pointer[request] // one that is not in use, see Engine.request
-	zero  chan struct{}           // the gate's
-	_     [40]byte                // to the end of the cache line
+	word atomic.Uint64
+	own  *request      // of one call at a time: the one that took gateSpare away. Nil until there was one
+	zero chan struct{} // the gate's
+	_    [40]byte      // to the end of the cache line
 }
 
 const (
 	gateDraining uint64 = 1 << 0 // outsiders are refused
 	gateSealed   uint64 = 1 << 1 // everybody is
-	gateOne      uint64 = 1 << 2 // one in flight
+	gateSpare    uint64 = 1 << 2 // own is not in use
+	gateOne      uint64 = 1 << 3 // one in flight
 )
 
 func (g *gate) init() {
 	g.zero = make(chan struct{}, 1)
 	for i := range g.stripes {
 		g.stripes[i].zero = g.zero
+		g.stripes[i].word.Store(gateSpare)
 	}
 }
 
 // of returns the stripe for a stream whose name has that hash.
 func (g *gate) of(hash uint64) *gateStripe { return &g.stripes[hash%gateStripes] }
 
-// enter lets an append in, unless one of the bits in refused is set.
-func (g *gateStripe) enter(refused uint64) bool {
-	if g.word.Add(gateOne)&refused == 0 {
-		return true
+// enter lets an append in, unless one of the bits in refused is set, and reports whether it has the
+// stripe's own request from now on.
+func (g *gateStripe) enter(refused uint64) (spare, ok bool) {
+	for {
+		word := g.word.Load()
+		if word&refused != 0 {
+			return false, false
+		}
+		// One step for both: such a step takes as long as twenty others.
+		if g.word.CompareAndSwap(word, word&^gateSpare+gateOne) {
+			return word&gateSpare != 0, true
+		}
 	}
-	g.leave()
-	return false
 }
 
-func (g *gateStripe) leave() {
-	if word := g.word.Add(^(gateOne - 1)); word&(gateDraining|gateSealed) != 0 && word < gateOne {
+// leave ends what enter began. Whoever has the stripe's own request gives it back.
+func (g *gateStripe) leave(spare bool) {
+	step := ^(gateOne - 1)
+	if spare {
+		step += gateSpare
+	}
+	if word := g.word.Add(step); word&(gateDraining|gateSealed) != 0 && word < gateOne {
 		select {
 		case g.zero <- struct{}{}:
 		default: // a token is there already

@@ -19,7 +19,7 @@ func (e *Engine) execute(ctx context.Context, stream string, cmd command) (Resul
 		return Result{}, opError("execute", stream, err)
 	}
 	defer c.leave()
-	r := e.request(&c, opExecute)
+	r := e.request(&c, opExecute, 1)
 	err := e.begin(ctx, &c, r)
 	if err == nil {
 		r.command, r.expected = cmd, Any
@@ -69,12 +69,12 @@ func (s *stream) executeOnce(r *request) (res Result, f folded, again bool, err 
 	if len(events) == 0 {
 		return Result{Last: s.state.Version}, f, false, nil
 	}
-	r.write.Events, r.ids = r.write.Events[:0], r.ids[:0]
+	r.empty() // of what was decided before, if others were faster
 	if err := e.fill(r, s.name(), events); err != nil {
 		return Result{}, f, false, err
 	}
-	if res, done, err := s.check(r, s.state.Version); done {
-		return res, f, false, err
+	if s.decided(r, s.state.Version) {
+		return r.result, f, false, r.err
 	}
 	if err := s.tryCommit(r.one[:]); err != nil {
 		_, conflict := errors.AsType[*VersionConflictError](err)
@@ -172,11 +172,12 @@ func (s *stream) evolve(cmd command, f folded, w *Write) {
 	}()
 	var err error
 	defer recovered(&err, "evolve")
+	at := time.Unix(0, w.UnixNano).UTC()
 	for i := range w.Events {
 		rec := &w.Events[i]
 		ev := Event{
 			Stream: s.name(), Version: w.After + Version(i) + 1, Position: w.Position + Position(i),
-			Type: rec.Type, ID: rec.ID, Time: w.Time, Data: rec.Data, Meta: rec.Meta,
+			Type: rec.Type, ID: rec.ID, Time: at, Data: rec.Data, Meta: rec.Meta,
 		}
 		if e.caps.Encoded { // as it will be read, and not as it was given
 			if err := e.decode(&ev, nil); err != nil {

@@ -157,11 +157,10 @@ type StreamIndex struct{ s memStream }
 
 // Add adds positions, as a commit does.
 func (x *StreamIndex) Add(positions ...Position) {
-	n := int(x.s.n.Load())
-	for i, pos := range positions {
-		x.s.addLocked(n+i, pos)
+	for _, pos := range positions {
+		x.s.addLocked(pos, 1)
+		x.s.n.Add(1)
 	}
-	x.s.n.Store(uint64(n + len(positions)))
 }
 
 // Cut removes what is before a version, and lets go of it, as far as can be. It returns of how much.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
-	"time"
 )
 
 // Memory is the backend that keeps the log in memory, and the default. It is promptly
@@ -139,8 +138,9 @@ func (m *Memory) Commit(_ context.Context, writes []*Write) error {
 	}
 	now := m.clock.now() // before, as others wait
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.commitLocked(writes, now)
+	err := m.commitLocked(writes, now) // it calls nobody that might panic
+	m.mu.Unlock()
+	return err
 }
 
 // commitLocked stores writes at about the time now. REQUIRES: m.mu.
@@ -158,29 +158,42 @@ func (m *Memory) commitLocked(writes []*Write, now int64) error {
 	now = m.last.later(now)
 	pos := m.Head()
 	for _, w := range writes {
-		s := w.Stream.Ref.(*memStream)
-		w.Position, w.Time, w.Durability = pos+1, time.Unix(0, now).UTC(), Volatile
-		n := int(s.n.Load())
-		for i := range w.Events {
-			pos++
-			version := w.After + 1 + Version(i)
-			seg, at := m.placeLocked(pos)
-			seg.set(at, fact{now, version, s.number, w.Events[i].TypeID}, &w.Events[i])
-			s.addLocked(n+i, pos)
-			if id := w.Events[i].ID; id != "" {
-				s.withIDs().put(m.idHash(id), version)
-			}
-			if len(w.Events[i].Meta.Extra) > 0 {
-				for _, tag := range w.Events[i].Meta.Tags() {
-					m.tags[tag] = append(m.tags[tag], pos)
-				}
-			}
-		}
-		s.n.Store(uint64(n + len(w.Events)))
+		m.storeLocked(w, now, pos)
+		pos += Position(len(w.Events))
 	}
 	// The moment at which all of it can be seen: after the records and the indexes.
 	m.head.Store(uint64(pos))
 	return nil
+}
+
+// storeLocked stores a write behind a position. REQUIRES: m.mu.
+func (m *Memory) storeLocked(w *Write, now int64, pos Position) {
+	w.Position, w.UnixNano, w.Durability = pos+1, now, Volatile
+	s := w.Stream.Ref.(*memStream)
+	f := fact{now, w.After, s.number, 0}
+	rich := false
+	for i := 0; i < len(w.Events); {
+		seg, at := m.placeLocked(pos + 1 + Position(i))
+		n, some := seg.set(at, f, w.Events[i:])
+		i, f.version, rich = i+n, f.version+Version(n), rich || some
+	}
+	s.addLocked(pos+1, len(w.Events))
+	if rich {
+		m.noteLocked(s, w)
+	}
+	s.n.Store(s.n.Load() + uint64(len(w.Events)))
+}
+
+// noteLocked makes it possible to find events by their IDs and tags. REQUIRES: m.mu.
+func (m *Memory) noteLocked(s *memStream, w *Write) {
+	for i := range w.Events {
+		if id := w.Events[i].ID; id != "" {
+			s.withIDs().put(m.idHash(id), w.After+1+Version(i))
+		}
+		for _, tag := range w.Events[i].Meta.Tags() {
+			m.tags[tag] = append(m.tags[tag], w.Position+Position(i))
+		}
+	}
 }
 
 // placeLocked returns the place of a new position. REQUIRES: m.mu.
@@ -219,13 +232,23 @@ func (m *Memory) Types(after Position, dst []TypeID) (int, error) {
 	}
 	n := 0
 	head := m.Head()
-	m.makeSpare(head)
+	if head-after < segmentSize/16 {
+		m.makeSpare(head)
+	}
 	v := m.view()
-	for ; after < head && n < len(dst); n++ {
-		after++
-		seg, i := v.at(after)
-		if dst[n] = 0; seg != nil && !v.removed(&seg.facts[i]) {
-			dst[n] = seg.facts[i].typ
+	dst = dst[:min(uint64(len(dst)), uint64(head-min(after, head)))]
+	for n < len(dst) {
+		seg, i := v.at(after + 1 + Position(n))
+		some := dst[n:min(len(dst), n+segmentSize-i)]
+		n += len(some)
+		if seg == nil {
+			clear(some)
+			continue
+		}
+		for k, f := range seg.facts[i : i+len(some)] {
+			if some[k] = f.typ; v.holes && v.removed(&f) {
+				some[k] = 0
+			}
 		}
 	}
 	return n, nil

@@ -20,11 +20,23 @@ type memView struct {
 type memLast struct {
 	stream uint32
 	typ    TypeID
-	ns     int64
-	time   time.Time // ns
-	name   string    // of stream
-	typed  string    // the name of typ
-	extras bool      // of the events so far some may have an ID or metadata
+	when   instant
+	name   string // of stream
+	typed  string // the name of typ
+	extras bool   // of the events so far some may have an ID or metadata
+}
+
+// instant is a time, and the number that it is made of.
+type instant struct {
+	ns   int64 // Unix ns
+	time time.Time
+}
+
+// set makes it that of a number. Events that were stored together have the same one.
+func (x *instant) set(ns int64) {
+	if ns != x.ns || ns == 0 {
+		x.ns, x.time = ns, time.Unix(0, ns).UTC()
+	}
 }
 
 func (m *Memory) view() memView {
@@ -72,9 +84,7 @@ func (l *memLast) look(v *memView, pos Position) (f *fact, data *any) {
 	if f.typ != l.typ {
 		l.typ, l.typed = f.typ, v.names[f.typ]
 	}
-	if f.time != l.ns || l.ns == 0 {
-		l.ns, l.time = f.time, time.Unix(0, f.time).UTC()
-	}
+	l.when.set(f.time)
 	if seg.ids.Load() != nil || seg.metas.Load() != nil {
 		l.extras = true
 	}
@@ -85,7 +95,7 @@ func (l *memLast) look(v *memView, pos Position) (f *fact, data *any) {
 // for the compiler to see, in yield, that the event is no heap memory, and in one piece: one look at
 // whether the collector wants to know of pointers is enough.
 func (l *memLast) put(e *Event, pos Position, f *fact, data *any) {
-	e.Stream, e.Type, e.Time = l.name, l.typed, l.time
+	e.Stream, e.Type, e.Time = l.name, l.typed, l.when.time
 	e.Version, e.Position, e.Data = f.version, pos, *data
 }
 
@@ -105,15 +115,17 @@ func (v *memView) extra(e *Event, pos Position) {
 	seg.extra(e, i)
 }
 
-// event builds the event at a position that matches: a single one, or one in a page.
-func (v *memView) event(e *Event, pos Position) {
+// event builds the event at a position that matches: a single one, or one in a page. Of the last one
+// it takes no more than the time: where streams alternate, to ask whether it is the same one costs more than to look it up.
+func (v *memView) event(e *Event, pos Position, when *instant) {
 	seg, i := v.at(pos)
 	f := &seg.facts[i]
 	e.Stream = v.streams.at(f.stream).name
 	e.Version = f.version
 	e.Position = pos
 	e.Type = v.names[f.typ]
-	e.Time = time.Unix(0, f.time).UTC()
+	when.set(f.time)
+	e.Time = when.time
 	e.Data = seg.data[i]
 	seg.extra(e, i)
 }
@@ -122,6 +134,7 @@ func (v *memView) event(e *Event, pos Position) {
 // has looked at. If dst is not full, no more is there.
 func (v *memView) find(q *Query, head Position, dst []Position) (n int) {
 	all := v.matchesAll(&q.Filter)
+	byType := !v.holes && len(q.Filter.Categories) == 0 // nothing else is to be looked at
 	pos := q.From
 	if q.Backward {
 		for pos = min(pos, head); pos >= max(q.To, 1) && n < len(dst); pos-- {
@@ -146,7 +159,8 @@ func (v *memView) find(q *Query, head Position, dst []Position) (n int) {
 			continue
 		}
 		for ; i < segmentSize && pos <= to && n < len(dst); i++ {
-			if all || v.matches(&q.Filter, &seg.facts[i]) {
+			f := &seg.facts[i]
+			if all || byType && q.Filter.Types.Has(f.typ) || !byType && v.matches(&q.Filter, f) {
 				dst[n] = pos
 				n++
 			}
@@ -216,7 +230,7 @@ func (v *memView) yield(places []Position, fn func(Event, error) bool) bool {
 		}
 	}
 	for _, pos := range places {
-		v.event(&next.a, pos)
+		v.event(&next.a, pos, &last.when)
 		if !fn(next.a, nil) {
 			return false
 		}
@@ -235,11 +249,12 @@ func (m *Memory) ReadAll(_ context.Context, q Query, dst []Event) (n int, next P
 	head := m.Head() // first: the segments and type names of all up to it are there
 	v := m.view()
 	var places [placesAtOnce]Position
+	var when instant
 	for full := true; full && n < len(dst); {
 		room := places[:min(placesAtOnce, len(dst)-n)]
 		found := v.find(&q, head, room)
 		for _, pos := range room[:found] {
-			v.event(&dst[n], pos)
+			v.event(&dst[n], pos, &when)
 			n++
 		}
 		full = found == len(room)
@@ -281,11 +296,12 @@ func (m *Memory) ReadStream(_ context.Context, state StreamState, q StreamQuery,
 	}
 	x, v, first := m.viewOf(s)
 	var places [placesAtOnce]Position
+	var when instant
 	for full := true; full && n < len(dst); {
 		room := places[:min(placesAtOnce, len(dst)-n)]
 		found := v.findIn(&x, first, &q, room)
 		for _, pos := range room[:found] {
-			v.event(&dst[n], pos)
+			v.event(&dst[n], pos, &when)
 			n++
 		}
 		full = found == len(room)

@@ -46,9 +46,25 @@ func (seg *segment) touch() {
 	}
 }
 
-// set stores an event. REQUIRES: Memory.mu.
-func (seg *segment) set(i int, f fact, ev *Record) {
-	seg.facts[i], seg.data[i] = f, ev.Data
+// set stores events that follow one another from place i on, as many as there is room for, and returns how many, and
+// whether one is rich. Of f they get all but the type, and versions that are counted on from its. REQUIRES: Memory.mu.
+func (seg *segment) set(i int, f fact, events []Record) (n int, rich bool) {
+	for n < len(events) && i < segmentSize {
+		ev := &events[n]
+		f.version++
+		f.typ = ev.TypeID
+		seg.facts[i], seg.data[i] = f, ev.Data
+		if ev.rich() {
+			seg.setMore(i, ev)
+			rich = true
+		}
+		n, i = n+1, i+1
+	}
+	return n, rich
+}
+
+// setMore stores what most events do not have.
+func (seg *segment) setMore(i int, ev *Record) {
 	if ev.ID != "" {
 		seg.setID(i, ev.ID)
 	}

@@ -79,29 +79,37 @@ type blocks struct {
 
 const indexBlock = 1024
 
-// addLocked adds the position of the version after n, which the caller then stores in s.n.
-// REQUIRES: Memory.mu.
-func (s *memStream) addLocked(n int, pos Position) {
+// addLocked adds so many positions, from pos on: of the versions after s.n, in which the caller then
+// counts them. REQUIRES: Memory.mu.
+func (s *memStream) addLocked(pos Position, count int) {
+	n := int(s.n.Load())
 	if n == 0 {
 		s.first = pos
-		return
+		n, pos, count = 1, pos+1, count-1
 	}
-	i := n - 1
 	rest := s.rest.Load()
-	switch {
-	case i >= indexBlock:
-		i -= indexBlock
-		if i%indexBlock == 0 {
-			rest = rest.withBlock()
-			s.rest.Store(rest)
+	for count > 0 {
+		var room []Position
+		if i := n - 1; i < indexBlock {
+			if rest == nil || i == len(rest.few) {
+				rest = rest.doubled()
+				s.rest.Store(rest)
+			}
+			room = rest.few[i:]
+		} else {
+			i -= indexBlock
+			if i%indexBlock == 0 {
+				rest = rest.withBlock()
+				s.rest.Store(rest)
+			}
+			room = rest.many.list[i/indexBlock][i%indexBlock:]
 		}
-		rest.many.list[i/indexBlock][i%indexBlock] = pos
-		return
-	case rest == nil || i == len(rest.few):
-		rest = rest.doubled()
-		s.rest.Store(rest)
+		room = room[:min(count, len(room))]
+		for k := range room {
+			room[k] = pos + Position(k)
+		}
+		n, pos, count = n+len(room), pos+Position(len(room)), count-len(room)
 	}
-	rest.few[i] = pos
 }
 
 // doubled returns positions with twice the room in the first block.

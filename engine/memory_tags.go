@@ -63,6 +63,7 @@ func (m *Memory) Matching(_ context.Context, matches []TagMatch, after, to Posit
 	m.mu.Unlock()
 	to = min(to, m.Head()) // after the lists: what they have up to it is readable
 	v := m.view()
+	var when instant
 	for pos := range ascending(lists) {
 		if pos > to || n == len(dst) {
 			break
@@ -71,7 +72,7 @@ func (m *Memory) Matching(_ context.Context, matches []TagMatch, after, to Posit
 		if seg == nil || v.removed(&seg.facts[i]) || !slices.ContainsFunc(matches, func(c TagMatch) bool { return seg.wanted(i, &c) }) {
 			continue
 		}
-		v.event(&dst[n], pos)
+		v.event(&dst[n], pos, &when)
 		n++
 	}
 	return n, nil

@@ -83,7 +83,7 @@ func (e *Engine) change(ctx context.Context, op requestOp, stream string, expect
 	if op == opTruncate && before <= 1 {
 		return nil
 	}
-	r := e.request(&c, op)
+	r := e.request(&c, op, 0)
 	r.expected, r.before = expected, before
 	_, err := e.send(ctx, &c, r)
 	return err

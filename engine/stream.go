@@ -45,25 +45,28 @@ func (s *stream) borrow(waits bool) bool {
 
 // own handles a request in the goroutine of the caller, who has borrowed the stream, and gives it back. The
 // outcome is in the request.
-func (s *stream) own(r *request) {
-	defer s.actor.GiveBack()
-	s.handle(r)
-}
+func (s *stream) own(r *request) { s.handle(r, true) }
 
 // handle handles a request, whose outcome is then in it: of a panic, too. When the backend ends the
-// goroutine, nobody is told.
-func (s *stream) handle(r *request) {
+// goroutine, nobody is told. Borrowed says that the stream is to be given back, whatever happens.
+func (s *stream) handle(r *request, borrowed bool) {
 	done := false
 	defer func() {
-		if v := recover(); !done {
+		if !done {
 			s.failed()
-			r.result, r.err = Result{}, s.unfinished(r.op, v)
+			r.result, r.err = Result{}, s.unfinished(r.op, recover())
+		}
+		if borrowed {
+			s.actor.GiveBack()
 		}
 	}()
+	if r.op == opAppend {
+		s.append(r)
+		done = true
+		return
+	}
 	var f folded
 	switch r.op {
-	case opAppend:
-		s.append(r)
 	case opExecute:
 		r.result, f, r.err = s.execute(r)
 	case opLeave:
@@ -98,7 +101,7 @@ func (s *stream) unfinished(op requestOp, v any) error {
 // can. What it has answered it sets to nil.
 func (s *stream) Receive(reqs []*request) {
 	if len(reqs) == 1 && reqs[0].op == opAppend { // no batch is needed
-		s.handle(reqs[0])
+		s.handle(reqs[0], false)
 		answer(&reqs[0], reqs[0].result, reqs[0].err)
 		return
 	}
@@ -121,9 +124,8 @@ func (s *stream) Receive(reqs []*request) {
 			}
 			version = s.state.Version
 		}
-		res, done, err := s.check(r, version)
-		if done {
-			answer(&reqs[i], res, err)
+		if s.decided(r, version) {
+			answer(&reqs[i], r.result, r.err)
 			continue
 		}
 		b.add(&reqs[i])
@@ -184,22 +186,26 @@ func (s *stream) load() (err error) {
 	return err
 }
 
-// check decides about new events of the stream at version. Done says that they are not to be
-// committed, and the rest why.
-func (s *stream) check(r *request, version Version) (res Result, done bool, err error) {
-	if s.state.Deleted {
-		return Result{}, true, &StreamDeletedError{s.name()}
-	}
-	if len(r.ids) > 0 {
-		if res, dup, err := s.duplicate(r); err != nil || dup {
-			return res, true, err
+// decided decides about new events of the stream at version. If it reports true, they are not to be
+// committed, and the outcome is in r.
+func (s *stream) decided(r *request, version Version) bool {
+	r.result, r.err = Result{}, nil
+	if len(r.ids) > 0 && !s.state.Deleted {
+		var dup bool
+		if r.result, dup, r.err = s.duplicate(r); r.err != nil || dup {
+			return true
 		}
 	}
-	if !r.expected.met(version) {
-		return Result{}, true, &VersionConflictError{Stream: s.name(), Expected: r.expected, Actual: version}
+	switch {
+	case s.state.Deleted:
+		r.err = &StreamDeletedError{s.name()}
+	case !r.expected.met(version):
+		r.err = &VersionConflictError{Stream: s.name(), Expected: r.expected, Actual: version}
+	default:
+		r.write.Stream, r.write.After, r.write.Durability = &s.state, version, r.wish
+		return false
 	}
-	r.write.Stream, r.write.After, r.write.Durability = &s.state, version, r.wish
-	return Result{}, false, nil
+	return true
 }
 
 // duplicate looks for the append's event IDs in the stream.
@@ -281,7 +287,7 @@ func (s *stream) commit(b *batch) {
 	for _, r := range b.reqs {
 		// Nothing is stored, perhaps because of one of the others: each on its own, then.
 		if conflict || len(b.reqs) > 1 && !errors.Is(err, ErrOutcomeUnknown) {
-			s.handle(*r)
+			s.handle(*r, false)
 			answer(r, (*r).result, (*r).err)
 		} else {
 			answer(r, Result{}, opError("append", s.name(), err))
@@ -310,8 +316,7 @@ func (s *stream) append(r *request) {
 				break
 			}
 		}
-		if res, done, bad := s.check(r, s.state.Version); done {
-			r.result, r.err = res, bad
+		if s.decided(r, s.state.Version) {
 			return
 		}
 		if err = s.eng.backend.Commit(s.eng.ctx, r.one[:]); err == nil {

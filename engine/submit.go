@@ -32,8 +32,9 @@ func (e *Engine) Submit(ctx context.Context, stream string, expected Expected, e
 		return nil, opError("append", stream, err)
 	}
 	defer c.leave()
-	r, err := e.appendRequest(ctx, &c, expected, events)
-	if err != nil {
+	r := e.request(&c, opAppend, len(events))
+	if err := e.prepare(ctx, &c, r, expected, events); err != nil {
+		e.free(r)
 		return nil, err
 	}
 	p := &Pending{stream: e.owner(&c)}
@@ -141,8 +142,8 @@ func (p *Pending) answered(r *request, res Result, err error) {
 	if s := p.signal.Swap(resolved); s != nil {
 		close(s.done) // nobody sends on it
 	}
-	g := r.gate
+	gate, spare := r.gate, r.spare
 	e.free(r)
 	<-e.submitted
-	g.leave()
+	gate.leave(spare)
 }

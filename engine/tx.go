@@ -97,7 +97,7 @@ func (e *Engine) Commit(ctx context.Context, tx Tx) (TxResult, error) {
 	for _, w := range tx.Writes {
 		h := t.stream(w.Stream)
 		c.name = w.Stream // for messages
-		h.req = e.request(&c, opHold)
+		h.req = e.request(&c, opHold, pooled)
 		h.req.from, h.req.expected = from, w.Expected
 		err := e.begin(ctx, &c, h.req)
 		if err == nil {
@@ -323,11 +323,11 @@ func (t *txn) decide() (writes []*Write, duplicates []Result, err error) {
 	var found []Result
 	for _, w := range t.tx.Writes {
 		h := t.byName[w.Stream]
-		res, done, err := h.stream.check(h.req, h.stream.state.Version)
-		if !done {
+		if !h.stream.decided(h.req, h.stream.state.Version) {
 			writes = append(writes, &h.req.write)
 			continue
 		}
+		res, err := h.req.result, h.req.err
 		_, conflict := errors.AsType[*VersionConflictError](err)
 		_, deleted := errors.AsType[*StreamDeletedError](err)
 		_, partial := errors.AsType[*PartialDuplicateError](err)

@@ -147,7 +147,7 @@ func (b tearing) Commit(ctx context.Context, writes []*engine.Write) error {
 				return err
 			}
 			if i == 0 {
-				w.Position, w.Time = part.Position, part.Time
+				w.Position, w.UnixNano = part.Position, part.UnixNano
 			}
 			runtime.Gosched()
 		}

@@ -69,7 +69,7 @@ func (st *store) adopt(writes []*engine.Write, want [][]engine.Event) {
 		if n, _, err := st.b.ReadAll(st.Context(), engine.Query{From: w.Position, To: w.Position}, dst); n != 1 || err != nil {
 			st.Fatalf("ReadAll of position %d returns %d, %v", w.Position, n, err)
 		}
-		w.Time = dst[0].Time
+		w.UnixNano = dst[0].Time.UnixNano()
 		st.took(w, want[i])
 		delete(st.streams, w.Stream.Name)
 	}

@@ -118,7 +118,7 @@ func (st *store) expect(writes []*engine.Write) (want [][]engine.Event) {
 // took adds what a write has made to the list of what must be there.
 func (st *store) took(w *engine.Write, events []engine.Event) {
 	for i := range events {
-		events[i].Position, events[i].Time = w.Position+engine.Position(i), w.Time
+		events[i].Position, events[i].Time = w.Position+engine.Position(i), time.Unix(0, w.UnixNano).UTC()
 	}
 	st.log = append(st.log, events...)
 }
@@ -148,11 +148,12 @@ func (st *store) committed(writes []*engine.Write, want [][]engine.Event) {
 		if d := w.Durability; d < engine.Volatile || d > engine.Synced || (d == engine.Volatile) == st.caps.Durable {
 			st.Fatalf("Commit has set Write.Durability to %v; Caps.Durable is %v", d, st.caps.Durable)
 		}
-		if w.Time.Year() < 2000 {
-			st.Fatalf("Commit has set Write.Time to %v", w.Time)
+		at := time.Unix(0, w.UnixNano).UTC()
+		if at.Year() < 2000 {
+			st.Fatalf("Commit has set Write.UnixNano to %d", w.UnixNano)
 		}
-		if n := len(st.log); n > 0 && w.Time.Before(st.log[n-1].Time) {
-			st.Fatalf("time went back: position %d is of %v, position %d of %v", n, st.log[n-1].Time, w.Position, w.Time)
+		if n := len(st.log); n > 0 && at.Before(st.log[n-1].Time) {
+			st.Fatalf("time went back: position %d is of %v, position %d of %v", n, st.log[n-1].Time, w.Position, at)
 		}
 		st.took(w, want[i])
 		w.Stream.Version += engine.Version(len(w.Events))
@@ -171,7 +172,7 @@ func spoil(w *engine.Write) {
 	for i := range w.Events {
 		w.Events[i] = engine.Record{Type: "spoilt", TypeID: 1 << 20, ID: "spoilt", Data: "spoilt"}
 	}
-	w.After, w.Position, w.Time, w.Durability = 1<<40, 1<<40, time.Time{}, 0
+	w.After, w.Position, w.UnixNano, w.Durability = 1<<40, 1<<40, 0, 0
 }
 
 // filter returns a filter by type names and categories.

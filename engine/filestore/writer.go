@@ -266,7 +266,7 @@ func (w *writer) publish(reached engine.Durability) {
 				st = s.streams.getOrAdd(wr.Stream.Name)
 			}
 			wr.Stream.Ref = st
-			wr.Position, wr.Time, wr.Durability = pos+1, when, reached
+			wr.Position, wr.UnixNano, wr.Durability = pos+1, w.now, reached
 			first := pos + 1
 			for k := range wr.Events {
 				ev := &wr.Events[k]
