@@ -32,12 +32,10 @@ type instant struct {
 	time time.Time
 }
 
-// set makes it that of a number. Events that were stored together have the same one.
-func (x *instant) set(ns int64) {
-	if ns != x.ns || ns == 0 {
-		x.ns, x.time = ns, time.Unix(0, ns).UTC()
-	}
-}
+// is reports whether it is that of a number. Events that were stored together have the same one.
+func (x *instant) is(ns int64) bool { return ns == x.ns && ns != 0 }
+
+func (x *instant) set(ns int64) { x.ns, x.time = ns, time.Unix(0, ns).UTC() }
 
 func (m *Memory) view() memView {
 	v := memView{segs: *m.segments.Load(), streams: m.streams.values.all(), names: m.types.names()}
@@ -84,7 +82,9 @@ func (l *memLast) look(v *memView, pos Position) (f *fact, data *any) {
 	if f.typ != l.typ {
 		l.typ, l.typed = f.typ, v.names[f.typ]
 	}
-	l.when.set(f.time)
+	if !l.when.is(f.time) {
+		l.when.set(f.time)
+	}
 	if seg.ids.Load() != nil || seg.metas.Load() != nil {
 		l.extras = true
 	}
@@ -124,7 +124,9 @@ func (v *memView) event(e *Event, pos Position, when *instant) {
 	e.Version = f.version
 	e.Position = pos
 	e.Type = v.names[f.typ]
-	when.set(f.time)
+	if !when.is(f.time) {
+		when.set(f.time)
+	}
 	e.Time = when.time
 	e.Data = seg.data[i]
 	seg.extra(e, i)
@@ -201,36 +203,52 @@ func (v *memView) findIn(x *index, first Version, q *StreamQuery, dst []Position
 	return n
 }
 
+// places are where the events are that a read wants: positions that were found, or some that follow one another.
+type places struct {
+	found []Position // nil for the latter
+	first Position
+	n     int
+}
+
+func (p *places) at(i int) Position {
+	if p.found != nil {
+		return p.found[i]
+	}
+	return p.first + Position(i)
+}
+
 // yield calls fn with the events at places until it returns false, which yield then does too.
 //
 // It builds four events before it passes on the first. An event is passed by value, by copying 16 bytes at a time,
 // and the processor does that only when the words in them, which were written one by one, have left its store buffer: one
 // event at a time waits for that each time. The four are fields of a variable, not elements of an array, since the
 // compiler copies an element twice, to make sure of its index before it writes arguments.
-func (v *memView) yield(places []Position, fn func(Event, error) bool) bool {
+func (v *memView) yield(p places, fn func(Event, error) bool) bool {
 	var next struct{ a, b, c, d Event }
 	var last memLast
-	for ; len(places) >= 4; places = places[4:] {
-		f, data := last.look(v, places[0])
-		last.put(&next.a, places[0], f, data)
-		f, data = last.look(v, places[1])
-		last.put(&next.b, places[1], f, data)
-		f, data = last.look(v, places[2])
-		last.put(&next.c, places[2], f, data)
-		f, data = last.look(v, places[3])
-		last.put(&next.d, places[3], f, data)
+	i := 0
+	for ; i+4 <= p.n; i += 4 {
+		a, b, c, d := p.at(i), p.at(i+1), p.at(i+2), p.at(i+3)
+		f, data := last.look(v, a)
+		last.put(&next.a, a, f, data)
+		f, data = last.look(v, b)
+		last.put(&next.b, b, f, data)
+		f, data = last.look(v, c)
+		last.put(&next.c, c, f, data)
+		f, data = last.look(v, d)
+		last.put(&next.d, d, f, data)
 		if last.extras {
-			v.extra(&next.a, places[0])
-			v.extra(&next.b, places[1])
-			v.extra(&next.c, places[2])
-			v.extra(&next.d, places[3])
+			v.extra(&next.a, a)
+			v.extra(&next.b, b)
+			v.extra(&next.c, c)
+			v.extra(&next.d, d)
 		}
 		if !fn(next.a, nil) || !fn(next.b, nil) || !fn(next.c, nil) || !fn(next.d, nil) {
 			return false
 		}
 	}
-	for _, pos := range places {
-		v.event(&next.a, pos, &last.when)
+	for ; i < p.n; i++ {
+		v.event(&next.a, p.at(i), &last.when)
 		if !fn(next.a, nil) {
 			return false
 		}
@@ -270,9 +288,14 @@ func (m *Memory) yieldAll(q Query, limit int, yield func(Event, error) bool) (n 
 	}
 	head := m.Head() // first, as in ReadAll
 	v := m.view()
-	var places [chunk]Position
-	n = v.find(&q, head, places[:min(chunk, limit)])
-	return n, q.From, v.yield(places[:n], yield), nil
+	limit = min(limit, chunk)
+	if first, to := max(q.From, 1), min(q.To, head); v.matchesAll(&q.Filter) && !q.Backward && first <= to {
+		n = int(min(uint64(limit), uint64(to-first)+1)) // there is nothing to be found
+		return n, first + Position(n), v.yield(places{first: first, n: n}, yield), nil
+	}
+	var found [chunk]Position
+	n = v.find(&q, head, found[:limit])
+	return n, q.From, v.yield(places{found: found[:], n: n}, yield), nil
 }
 
 // viewOf returns what a reader takes of a stream: its index, a view, and the first version that is
@@ -319,7 +342,7 @@ func (m *Memory) yieldStream(state StreamState, q StreamQuery, limit int, yield 
 		return 0, q.From, true, nil
 	}
 	x, v, first := m.viewOf(s)
-	var places [chunk]Position
-	n = v.findIn(&x, first, &q, places[:min(chunk, limit)])
-	return n, q.From, v.yield(places[:n], yield), nil
+	var found [chunk]Position
+	n = v.findIn(&x, first, &q, found[:min(chunk, limit)])
+	return n, q.From, v.yield(places{found: found[:], n: n}, yield), nil
 }

@@ -145,6 +145,7 @@ const (
 	Apart                          // a slow handler has a queue or a place of its own
 	Grows                          // takes part in the works that show how cost grows
 	Submits                        // its producers are Submitters
+	Reads                          // takes part in reads of all that is in memory
 )
 
 // Entry is a contender as the benchmark knows it.
@@ -166,7 +167,7 @@ func (e Entry) Fits(needs Ability) bool { return e.Can&needs == needs }
 func All() []Entry {
 	return []Entry{
 		weirMemory, weirFile,
-		roundTrip, hop, mutexSlice, plainSlice, chunkedSlice, rawFile,
+		roundTrip, hop, mutexSlice, plainSlice, chunkedSlice, eventSlice, rawFile,
 	}
 }
 

@@ -3,6 +3,8 @@ package contender
 import (
 	"sync"
 	"time"
+
+	"github.com/weirstore/weir/engine"
 )
 
 // record is what a store in memory must know of an event at least. It has 56 bytes.
@@ -22,7 +24,7 @@ func (r *record) event() Event { return *r.data.(*Event) }
 
 var plainSlice = Entry{
 	Name: "slice", Kind: Limit,
-	Can:  Deliver | Keep,
+	Can:  Deliver | Keep | Reads,
 	Note: "one goroutine, handlers called by it, no stream index",
 	Open: func(c Config) (Bus, error) { return &sliceStore{config: c, began: time.Now()}, nil },
 }
@@ -54,9 +56,44 @@ func (s *sliceStore) Read(fn func(Event)) error {
 
 func (s *sliceStore) Close() error { return nil }
 
+var eventSlice = Entry{
+	Name: "slice of events", Kind: Limit,
+	Can:  Keep | Reads,
+	Note: "the events that Weir yields, ready in a slice: 144 bytes each",
+	Open: func(c Config) (Bus, error) { return &eventStore{config: c}, nil },
+}
+
+// eventStore has the events as Weir yields them, and no more.
+type eventStore struct {
+	config Config
+	events []engine.Event
+}
+
+func (s *eventStore) Producer() Producer { return s }
+
+func (s *eventStore) Append(stream int, events []Event) error {
+	now := time.Now()
+	for i := range events {
+		s.events = append(s.events, engine.Event{
+			Stream: s.config.Streams[stream], Position: engine.Position(len(s.events) + 1),
+			Type: eventType, Time: now, Data: &events[i],
+		})
+	}
+	return nil
+}
+
+func (s *eventStore) Read(fn func(Event)) error {
+	for _, ev := range s.events {
+		fn(weirEvent(ev))
+	}
+	return nil
+}
+
+func (s *eventStore) Close() error { return nil }
+
 var chunkedSlice = Entry{
 	Name: "chunked slice", Kind: Limit,
-	Can:  Deliver | Keep | Grows,
+	Can:  Deliver | Keep | Grows | Reads,
 	Note: "one goroutine, handlers called by it, no map of streams",
 	Open: func(c Config) (Bus, error) { return &chunkStore{config: c, began: time.Now()}, nil },
 }
@@ -101,7 +138,7 @@ func (s *chunkStore) Close() error { return nil }
 
 var mutexSlice = Entry{
 	Name: "mutex + slice", Kind: Limit,
-	Can:  Deliver | Keep | Concurrent | Grows,
+	Can:  Deliver | Keep | Concurrent | Grows | Reads,
 	Note: "a slice and a map of streams behind a mutex; handlers called under it",
 	Open: func(c Config) (Bus, error) {
 		return &mutexStore{config: c, began: time.Now(), streams: make(map[string][]uint64)}, nil

@@ -13,7 +13,7 @@ const eventType = "Event"
 
 var weirMemory = Entry{
 	Name: "weir", Kind: Weir,
-	Can:  Deliver | Keep | Concurrent | Apart | Grows | Submits,
+	Can:  Deliver | Keep | Concurrent | Apart | Grows | Submits | Reads,
 	Open: func(c Config) (Bus, error) { return openWeir(c, nil, false) },
 }
 

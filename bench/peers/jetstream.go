@@ -14,7 +14,7 @@ import (
 
 var jetStreamMemory = contender.Entry{
 	Name: "JetStream memory", Kind: contender.Peer,
-	Can:   contender.Deliver | contender.Keep | contender.Concurrent | contender.Apart | contender.Submits,
+	Can:   contender.Deliver | contender.Keep | contender.Concurrent | contender.Apart | contender.Submits | contender.Reads,
 	Note:  "server in the same process; 100 events an append are not atomic",
 	Share: 0.1,
 	Open:  func(c contender.Config) (contender.Bus, error) { return openJetStream(c, jetstream.MemoryStorage) },

@@ -71,7 +71,7 @@ func All(s Scale) []Work {
 		{Name: "handlers-7", Title: "1 producer, 7 handlers", Needs: memory, Limit: "channel hop", Events: 200_000, Handlers: 7},
 		{Name: "handlers-8", Title: "1 producer, 8 handlers", Needs: memory, Limit: "channel hop", Events: 200_000, Handlers: 8},
 		{Name: "slow-1-of-8", Title: "1 producer, 8 handlers of which one takes 100 µs an event: the other seven", Needs: memory | contender.Apart, Against: "handlers-7", Events: 20_000, Handlers: 8, Slow: 100 * time.Microsecond, Least: 100_000},
-		{Name: "read-1M", Title: "reading 1M events", Needs: contender.Deliver | contender.Keep, Limit: "slice", Events: 1_000_000, Streams: 10, Read: ReadOnly},
+		{Name: "read-1M", Title: "reading 1M events", Needs: contender.Keep | contender.Reads, Limit: "slice of events", Events: 1_000_000, Streams: 10, Read: ReadOnly},
 		{Name: "read-beside", Title: "reading 1M events while one producer appends", Needs: contender.Deliver | contender.Keep | contender.Concurrent, Limit: "mutex + slice", Events: 1_000_000, Streams: 10, Read: ReadBeside},
 		{Name: "durable-1", Title: "1 producer, each append on disk, 200 bytes", Needs: durable, Limit: "file + fdatasync", Events: 2_000, Size: 200},
 		{Name: "durable-64", Title: "64 producers, each append on disk, 200 bytes", Needs: durable, Limit: "file + fdatasync", Events: 64_000, Producers: 64, Streams: 64, Size: 200, Warm: 20_000},
