@@ -162,7 +162,7 @@ func (e *Engine) admit(ctx context.Context, c *call, op requestOp) error {
 	if c.done != nil && ctx.Err() != nil {
 		return opError(op.String(), c.name, context.Cause(ctx))
 	}
-	if c.inside || uint64(e.backend.Head()) < e.dispatcher.Limit() {
+	if uint64(e.backend.Head()) < e.dispatcher.Limit() { // most often: Admit looks who asks, then
 		return nil
 	}
 	if err := e.dispatcher.Admit(ctx); err != nil {

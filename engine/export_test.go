@@ -1,6 +1,9 @@
 package engine
 
-import "unsafe"
+import (
+	"fmt"
+	"unsafe"
+)
 
 // Later returns what a clock makes of readings that come in this order.
 func Later(readings ...int64) (times []int64) {
@@ -51,6 +54,37 @@ func (e *Engine) GuardedCalls() int {
 	e.guard.mu.Lock()
 	defer e.guard.mu.Unlock()
 	return len(e.guard.calls)
+}
+
+// Requests says what is wrong with the requests that the gate keeps, when nothing is in flight: "" if each stripe can
+// lend one, and none keeps anything that was a caller's.
+func (e *Engine) Requests() string {
+	for i := range e.gate.stripes {
+		g := &e.gate.stripes[i]
+		r := g.own
+		switch {
+		case g.word.Load()&gateSpare == 0:
+			return fmt.Sprintf("stripe %d has not got its request back", i)
+		case r == nil:
+			continue
+		case !r.idle, r.op != opAppend, r.rich, len(r.ids) > 0, r.pending != nil, r.err != nil, r.command != nil, r.held != nil, r.fold != nil,
+			!r.from.empty(), r.phase.Load() != phaseOpen, r.left.Load(), r.write.Stream != nil, len(r.write.Events) > 0, cap(r.write.Events) > keepSpare:
+			return fmt.Sprintf("the request of stripe %d is %+v", i, r)
+		case len(r.answered) > 0:
+			return fmt.Sprintf("the request of stripe %d has an answer", i)
+		}
+		for k, ev := range r.write.Events[:cap(r.write.Events)] {
+			if ev.Data != nil || ev.rich() {
+				return fmt.Sprintf("the request of stripe %d keeps %+v in place %d", i, ev, k)
+			}
+		}
+		for _, id := range r.ids[:cap(r.ids)] {
+			if id != "" {
+				return fmt.Sprintf("the request of stripe %d keeps the ID %q", i, id)
+			}
+		}
+	}
+	return ""
 }
 
 // RaceDetector says that this is a build with the race detector.

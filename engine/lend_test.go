@@ -210,6 +210,9 @@ func TestWhatDoesNotReturnLosesNothing(t *testing.T) {
 							if s := e.Stats(); s.InFlight != 0 {
 								t.Errorf("%s: %d in flight", what, s.InFlight)
 							}
+							if wrong := e.Requests(); wrong != "" {
+								t.Errorf("%s: %s", what, wrong)
+							}
 							for _, stream := range []string{"s-1", "s-2"} {
 								state, err := b.Memory.Load(ctx, stream)
 								if err != nil {

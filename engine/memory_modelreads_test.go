@@ -193,6 +193,9 @@ func (m *memoryModel) checkTypes() {
 	m.Helper()
 	after := m.rng.IntN(len(m.log) + 1)
 	dst := make([]engine.TypeID, 1+m.rng.IntN(2000))
+	for i := range dst {
+		dst[i] = 12345 // of another call
+	}
 	n, err := m.mem.Types(engine.Position(after), dst)
 	if err != nil || n != min(len(dst), len(m.log)-after) {
 		m.Fatalf("Types(%d) of %d: %d, %v", after, len(m.log), n, err)

@@ -221,6 +221,9 @@ func (st *store) checkTypes() {
 	st.Helper()
 	var dst [100]engine.TypeID
 	for after := 0; after < len(st.log); {
+		for i := range dst {
+			dst[i] = 12345 // of another call
+		}
 		n, err := st.b.Types(engine.Position(after), dst[:])
 		if err != nil || n < 1 || n > min(len(dst), len(st.log)-after) {
 			st.Fatalf("Types(%d) with room for %d returns %d, %v; Head is %d", after, len(dst), n, err, len(st.log))
