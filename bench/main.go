@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,6 +47,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		timeout    = flags.Duration("timeout", time.Minute, "how long one run may take")
 		out        = flags.String("out", "../docs/bench", "the folder for comparison.md, rates.svg, growth.svg and results.json")
 		dir        = flags.String("dir", os.TempDir(), "the folder in which contenders have their files: it should be on a real disk")
+		profile    = flags.String("profile", "", "write profiles of this kind, of each run, into profiles in the folder -out: one of "+strings.Join(work.ProfileKinds, ", ")+"; runs are slower then")
 		list       = flags.Bool("list", false, "list works and contenders, and do nothing")
 		child      = flags.String("child", "", "for the program itself: what one run is to do")
 	)
@@ -74,12 +76,25 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if len(chosen) == 0 || len(who) == 0 {
 		return errors.New("no work, or no contender, has such a name: see -list")
 	}
+	profiles, err := filepath.Abs(filepath.Join(*out, "profiles"))
+	if err != nil {
+		return err
+	}
+	if *profile != "" {
+		if !slices.Contains(work.ProfileKinds, *profile) {
+			return fmt.Errorf("profile %q: want one of %q", *profile, work.ProfileKinds)
+		}
+		if err := os.MkdirAll(profiles, 0o755); err != nil {
+			return err
+		}
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
 	results, err := driver.Run(ctx, driver.Options{
 		Works: chosen, Scale: scale, Contenders: who, Rounds: *rounds, Timeout: *timeout, Dir: *dir, Progress: stderr,
+		Profile: *profile, Profiles: profiles,
 		Command: func(ctx context.Context, spec string) *exec.Cmd {
 			return exec.CommandContext(ctx, self, "-child", spec)
 		},

@@ -74,9 +74,25 @@ func TestCommand(t *testing.T) {
 	if left, err := os.ReadDir(files); err != nil || len(left) > 0 {
 		t.Errorf("left in the folder: %v, %v", left, err)
 	}
-	for _, args := range [][]string{{"-rounds", "0"}, {"-works", "nothing"}, {"-child", "{"}} {
+	for _, args := range [][]string{{"-rounds", "0"}, {"-works", "nothing"}, {"-child", "{"}, {"-profile", "heat"}} {
 		if err := bench.Run(t.Context(), args, io.Discard, io.Discard); err == nil {
 			t.Errorf("%q is no error", args)
+		}
+	}
+}
+
+// TestProfiles: each kind of profile is written of each run.
+func TestProfiles(t *testing.T) {
+	for _, kind := range work.ProfileKinds {
+		dir := t.TempDir()
+		if err := bench.Run(t.Context(), []string{"-rounds", "1", "-factor", "0.001", "-works", "append,read-1M", "-contenders", "weir,mutex",
+			"-out", dir, "-dir", t.TempDir(), "-profile", kind}, io.Discard, io.Discard); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"append-weir-1.", "append-mutex-+-slice-1.", "read-1M-weir-1.", "read-1M-mutex-+-slice-1."} {
+			if info, err := os.Stat(filepath.Join(dir, "profiles", name+kind)); err != nil || info.Size() == 0 {
+				t.Errorf("%s: %v", name+kind, err)
+			}
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -25,6 +26,8 @@ type Options struct {
 	Timeout    time.Duration // of one run
 	Dir        string        // where the runs have their files
 	Progress   io.Writer
+	// Profile is a kind of profile, see [work.Profile], which is then written of each run, into Profiles.
+	Profile, Profiles string
 	// Command returns the command that does what a spec says, and prints the result: this
 	// program, called in another way.
 	Command func(ctx context.Context, spec string) *exec.Cmd
@@ -35,6 +38,7 @@ type spec struct {
 	Work, Contender, Dir string
 	Scale                work.Scale
 	Timeout              time.Duration
+	Profile              work.Profile
 }
 
 // grace is what a child has beyond its timeout to say itself what was not done in time.
@@ -49,7 +53,7 @@ func Run(ctx context.Context, o Options) ([]work.Result, error) {
 			fit := fitting(o.Contenders, w)
 			for i := range fit {
 				e := fit[(i+round)%len(fit)] // each is first, and last, in some round
-				res := o.runChild(ctx, w, e)
+				res := o.runChild(ctx, w, e, round)
 				res.Work, res.Contender, res.Round = w.Name, e.Name, round
 				if ctx.Err() != nil {
 					return results, ctx.Err()
@@ -79,7 +83,7 @@ func said(r work.Result) string {
 	return fmt.Sprintf("%.0f events/s", r.Rate())
 }
 
-func (o Options) runChild(ctx context.Context, w work.Work, e contender.Entry) (res work.Result) {
+func (o Options) runChild(ctx context.Context, w work.Work, e contender.Entry, round int) (res work.Result) {
 	dir, err := os.MkdirTemp(o.Dir, "bench-")
 	if err != nil {
 		return work.Result{Failure: err.Error()}
@@ -89,7 +93,12 @@ func (o Options) runChild(ctx context.Context, w work.Work, e contender.Entry) (
 			res.Failure = err.Error()
 		}
 	}()
-	told, err := json.Marshal(spec{w.Name, e.Name, dir, o.Scale, o.Timeout})
+	var profile work.Profile
+	if o.Profile != "" {
+		name := fmt.Sprintf("%s %s %d.%s", w.Name, e.Name, round+1, o.Profile)
+		profile = work.Profile{Kind: o.Profile, Path: filepath.Join(o.Profiles, strings.NewReplacer(" ", "-", "/", "-").Replace(name))}
+	}
+	told, err := json.Marshal(spec{w.Name, e.Name, dir, o.Scale, o.Timeout, profile})
 	if err != nil {
 		return work.Result{Failure: err.Error()}
 	}
@@ -139,7 +148,7 @@ func Child(told string, all []contender.Entry, stdout io.Writer) error {
 	// A contender that is stuck cannot be closed: the result must not wait for that.
 	done := make(chan work.Result, 1)
 	go func() {
-		res, err := work.Run(ctx, w, e, s.Dir)
+		res, err := work.Run(ctx, w, e, s.Dir, s.Profile)
 		if err != nil {
 			res.Failure = firstLine(strings.ReplaceAll(err.Error(), s.Dir, "DIR"))
 		}

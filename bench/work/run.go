@@ -37,11 +37,11 @@ func (r Result) Rate() float64 { return float64(r.Events) / r.Seconds }
 
 // Run runs a work with a contender in a directory, which is left empty. It gives up when ctx
 // ends; then goroutines may be left, and the process should end.
-func Run(ctx context.Context, w Work, e contender.Entry, dir string) (Result, error) {
+func Run(ctx context.Context, w Work, e contender.Entry, dir string, p Profile) (Result, error) {
 	if !e.Fits(w.Needs) {
 		return Result{}, fmt.Errorf("work: %s cannot do %s", e.Name, w.Name)
 	}
-	r := &run{ctx: ctx, work: w, entry: e, latency: newHistogram()}
+	r := &run{ctx: ctx, work: w, entry: e, profile: p, latency: newHistogram()}
 	for again := true; again; again = r.result.Events < w.Least {
 		if err := r.once(dir); err != nil {
 			return Result{}, err
@@ -64,6 +64,7 @@ type run struct {
 	ctx     context.Context
 	work    Work
 	entry   contender.Entry
+	profile Profile
 	result  Result // sums
 	latency *hdrhistogram.Histogram
 }
@@ -180,6 +181,10 @@ func (r *run) appendAll(bus contender.Bus, p *plan, checkers []*checker) error {
 		})
 	}
 	before := heap(true)
+	profiled, err := r.profile.begin()
+	if err != nil {
+		return err
+	}
 	began := time.Now()
 	close(start)
 	wg.Wait()
@@ -198,7 +203,7 @@ func (r *run) appendAll(bus contender.Bus, p *plan, checkers []*checker) error {
 	for _, l := range latencies {
 		r.latency.Merge(l)
 	}
-	return nil
+	return profiled()
 }
 
 // sampled is how many appends there are for each that is timed: two looks at the clock cost as
@@ -252,18 +257,23 @@ func (r *run) readAll(bus contender.Bus, p *plan) error {
 	stop := make(chan struct{})
 	appended := make(chan appends, 1)
 	before := heap(true)
+	profiled, err := r.profile.begin()
+	if err != nil {
+		return err
+	}
 	began := time.Now()
 	if r.work.Read == ReadBeside {
 		producer := bus.Producer()
 		go func() { appended <- appendUntil(stop, producer, p) }()
 	}
 	read := newChecker(p.keys, r.work.Events)
-	err := store.Read(func(ev contender.Event) {
+	err = store.Read(func(ev contender.Event) {
 		if read.n < read.total { // what comes after was appended beside the read
 			read.see(ev)
 		}
 	})
 	r.clock(r.work.Events, began, before)
+	err = errors.Join(err, profiled())
 	close(stop)
 	if r.work.Read == ReadBeside {
 		a := <-appended

@@ -113,7 +113,7 @@ func TestRunFindsWhatIsWrong(t *testing.T) {
 				_, err := work.Run(ctx, work.Work{Name: "w", Events: 100, Producers: 1, Streams: 1, Batch: 1, Handlers: 1, Size: 16},
 					contender.Entry{Name: "liar", Open: func(c contender.Config) (contender.Bus, error) {
 						return &liar{handlers: c.Handlers, spoil: tc.spoil, keep: tc.keep}, nil
-					}}, dir)
+					}}, dir, work.Profile{})
 				switch {
 				case tc.want == "" && err != nil:
 					t.Error(err)

@@ -24,7 +24,7 @@ func Run(t *testing.T, entries []contender.Entry) {
 			t.Run(e.Name+"/"+w.Name, func(t *testing.T) {
 				ctx, cancel := context.WithTimeout(context.Background(), deadline)
 				defer cancel()
-				res, err := work.Run(ctx, w, e, t.TempDir())
+				res, err := work.Run(ctx, w, e, t.TempDir(), work.Profile{})
 				if err != nil {
 					t.Fatal(err)
 				}
