@@ -19,7 +19,7 @@ test: ## all tests of every module, with the race detector (but for the peers in
 	@echo "== crashes, without the race detector: they vary the disk, not the schedule"
 	go test -run '$(CRASHES)' -v ./engine/filestore | grep -vE '^(=== |    ? *--- PASS)'; exit $${PIPESTATUS[0]}
 	@# The peers without it: to compile them for it takes five minutes of processor time, and no race in them is ours.
-	@echo "== bench"; cd bench && go test -race ./contender ./work ./driver ./report && go test . ./peers
+	@echo "== bench"; cd bench && go test -race ./contender ./work ./driver ./report && go test . ./peers ./instructions
 
 race: ## the core's concurrency tests, 20 times on 1, 2 and 4 processors
 	go test -race -count=20 -cpu 1,2,4 ./actor ./dispatch ./engine/... .
@@ -45,6 +45,9 @@ bench: ## Weir beside others, into docs/bench (about an hour; BENCH="-rounds 1 -
 bench-core: ## benchmarks of the core with their baselines (docs/bench tells how to read them)
 	go test -run '^$$' -bench . -benchmem ./actor ./dispatch ./engine
 
+instructions: ## machine instructions an event, counted by valgrind: the figure that a busy machine gives twice
+	cd bench && go run ./instructions
+
 cover: ## statement coverage of the core
 	go test -coverpkg=./actor,./dispatch,./engine -coverprofile=cover.out ./actor ./dispatch ./engine/... .
 	go tool cover -func=cover.out | tail -1
@@ -61,4 +64,4 @@ fmt: ## format all Go files
 tidy: ## go mod tidy in every module
 	@for m in $(MODULES); do (cd $$m && go mod tidy) || exit 1; done
 
-.PHONY: help test race soak crash fuzz plants bench bench-core cover lint fmt tidy
+.PHONY: help test race soak crash fuzz plants bench bench-core instructions cover lint fmt tidy
