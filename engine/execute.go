@@ -11,14 +11,16 @@ import (
 
 // execute gives a command to the stream's owner.
 func (e *Engine) execute(ctx context.Context, stream string, cmd command) (Result, error) {
-	if err := checkName("execute", "stream name", stream); err != nil {
-		return Result{}, err
-	}
 	c := call{name: stream}
 	if err := e.enter(ctx, &c); err != nil {
 		return Result{}, opError("execute", stream, err)
 	}
 	defer c.leave()
+	if c.stream == nil { // as in prepare
+		if err := checkName("execute", "stream name", stream); err != nil {
+			return Result{}, err
+		}
+	}
 	r := e.request(&c, opExecute, 1)
 	err := e.begin(ctx, &c, r)
 	if err == nil {
