@@ -9,8 +9,8 @@
 // first: see [engine.Register]. If engine.Open fails, the store is still open.
 //
 // A store is one directory that one process has open. The log is a list of segments, files
-// of a fixed size that are filled with zeros before they are used; appending is the only way in which
-// one changes. Everything else in the directory is small, or can be made anew from the log.
+// of a fixed size that are filled with zeros before they are used, or given room that reads as zeros where
+// there are more than 128 KiB to a sync; appending is the only way in which one changes. Everything else in the directory is small, or can be made anew from the log.
 //
 // # What is promised
 //
@@ -96,7 +96,7 @@
 // # Where it is synced
 //
 // Commit: fdatasync of the segment, once for all that wait. A new segment: fsync of the file when it
-// is filled with zeros and again with its header, fsync of the directory, then the manifest (fsync of
+// has its zeros and again with its header, fsync of the directory, then the manifest (fsync of
 // file and directory), and only then is it used. SaveCheckpoints: fdatasync of the segment if anything is not
 // synced, then the handlers' file (fsync of file and directory). SaveSnapshot: fdatasync of the segment if
 // its events are not synced; the snapshot itself is not. Open: if the store was not closed, the end

@@ -156,7 +156,7 @@ func (s *Store) create() error {
 	if err := s.replace(handlersName, b); err != nil {
 		return s.createError(err)
 	}
-	_, err = s.addSegment(1, 0, s.makeSpare(s.nextSize(0, 0)))
+	_, err = s.addSegment(1, 0, s.makeSpare(s.nextSize(0, 0), false))
 	return s.createError(err)
 }
 

@@ -308,7 +308,7 @@ func (s *Store) startWith(segs []*segment, next engine.Position, controls []cont
 		seal(b, next-1, now, 0, h.seed())
 		out = append(out, b...)
 	}
-	sp := s.makeSpare(s.nextSize(len(segs), int64(len(out))))
+	sp := s.makeSpare(s.nextSize(len(segs), int64(len(out))), false)
 	if sp.err == nil {
 		_, sp.err = sp.file.WriteAt(out, segmentHeader) // addSegment syncs it
 	}

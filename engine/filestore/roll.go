@@ -8,7 +8,7 @@ import (
 	"github.com/weirstore/weir/engine/filestore/internal/vfs"
 )
 
-// spare is a file for the next segment: zeros, synced, and without a name that lasts.
+// spare is a file for the next segment: zeros, its size synced, and without a name that lasts.
 type spare struct {
 	file vfs.File
 	size int64
@@ -40,11 +40,22 @@ var zeros [256 << 10]byte
 // 6.1 ms instead of 14 to 18 (3 runs each, in turn).
 const spareSync = 1 << 20
 
+// reserveFrom is how many bytes there are to a sync from which on it is not worth while to write zeros first: all
+// bytes are then written twice. With 256 KiB to a sync zeros took 1.5 to 1.6 times as long in all, with 1 MiB 2.4 to
+// 2.7 times, with 16 KiB half to 1.4 (docs/bench/NOTES.md).
+const reserveFrom = 128 << 10
+
 // makeSpare makes the next segment's file: it is filled with zeros and synced (fsync), so
-// that later syncs have no metadata to write, which is what makes them quick.
-func (s *Store) makeSpare(size int64) *spare {
+// that later syncs have no metadata to write, which is what makes them quick. If syncs are few, room for it is
+// only reserved.
+func (s *Store) makeSpare(size int64, reserve bool) *spare {
 	f, err := create(s.fs, spareName)
-	for off := int64(0); err == nil && off < size; off += int64(len(zeros)) {
+	if err == nil && reserve {
+		if err = f.Reserve(size); errors.Is(err, errors.ErrUnsupported) {
+			reserve, err = false, nil
+		}
+	}
+	for off := int64(0); err == nil && !reserve && off < size; off += int64(len(zeros)) {
 		_, err = f.WriteAt(zeros[:min(int64(len(zeros)), size-off)], off)
 		if done := off + int64(len(zeros)); err == nil && done%spareSync == 0 {
 			err = f.Datasync()
@@ -66,8 +77,8 @@ func (w *writer) prepare() {
 	if w.wanted || w.active.end.Load() < w.active.size/2 {
 		return
 	}
-	size := w.s.nextSize(len(*w.s.segments.Load()), 0)
-	w.wanted = w.s.group.Go("filestore segment", "", func() { w.prepared <- w.s.makeSpare(size) })
+	size, reserve := w.s.nextSize(len(*w.s.segments.Load()), 0), w.reserves()
+	w.wanted = w.s.group.Go("filestore segment", "", func() { w.prepared <- w.s.makeSpare(size, reserve) })
 }
 
 // spare returns a file of at least size bytes.
@@ -82,8 +93,12 @@ func (w *writer) spare(size int64) *spare {
 			sp.file.Close() // a batch that is larger than any other
 		}
 	}
-	return w.s.makeSpare(size)
+	return w.s.makeSpare(size, w.reserves())
 }
+
+// reserves reports whether there are so many bytes to a sync, of late or since the last, that the next
+// segment's room had better be reserved only.
+func (w *writer) reserves() bool { return max(w.perSync, w.unsynced) >= reserveFrom }
 
 // roll begins a new segment that has room for so many bytes. The old one is synced
 // (fdatasync), then the new one's header (fsync), its name (fsync of the directory), and the

@@ -28,6 +28,9 @@ type writer struct {
 	// before, and waited then.
 	expected int
 
+	unsynced int // bytes written since a group was synced
+	perSync  int // how many these were of late, when it was: a running mean
+
 	prepared chan *spare // cap 1: the next segment's file, once it is made
 	wanted   bool        // somebody makes it, or it is there
 }
@@ -204,9 +207,11 @@ func (w *writer) write() (engine.Durability, error) {
 		}
 		return 0, s.fail(fmt.Errorf("write %s at byte %d: %w", w.active.path, at, err)).unknown()
 	}
+	w.unsynced += len(w.out)
 	if !w.sync {
 		return engine.Written, nil
 	}
+	w.perSync, w.unsynced = (3*w.perSync+w.unsynced)/4, 0
 	if err := s.syncLog(w.active, w.pos, at+int64(len(w.out))); err != nil {
 		return 0, err
 	}

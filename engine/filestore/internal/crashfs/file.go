@@ -86,6 +86,16 @@ func (f *file) sync(kind Kind) error {
 	return e.Err
 }
 
+// Reserve implements [vfs.File]: as if zeros were written. A crash leaves the same of both.
+func (f *file) Reserve(size int64) error {
+	have, err := f.Size()
+	if err != nil || have >= size {
+		return err
+	}
+	_, err = f.WriteAt(make([]byte, size-have), have)
+	return err
+}
+
 // Truncate implements [vfs.File].
 func (f *file) Truncate(size int64) error {
 	d := f.d

@@ -44,6 +44,11 @@ type File interface {
 	// whose blocks are written already it is the cheaper one.
 	Datasync() error
 	Truncate(size int64) error
+	// Reserve makes a file that is shorter than size, which is above 0, as long as that, with zeros, and
+	// sets room aside: no WriteAt before size fails for lack of it. Unlike with zeros that are written, the first sync
+	// of what is then written there is as dear as that of a file that grows. An error that wraps [errors.ErrUnsupported]
+	// means that nothing was done.
+	Reserve(size int64) error
 	Size() (int64, error)
 	Close() error
 }

@@ -134,6 +134,23 @@ var cases = []struct {
 		ok(t, f.Truncate(0))
 		content(t, f, "")
 	}},
+	{"what is reserved is zeros, and nothing is lost", func(t *testing.T, d vfs.FS) {
+		f := must(d.Create("a"))(t)
+		defer f.Close()
+		write(t, f, "hello", 0)
+		switch err := f.Reserve(9000); {
+		case errors.Is(err, errors.ErrUnsupported):
+			content(t, f, "hello")
+			return
+		case err != nil:
+			t.Fatal(err)
+		}
+		content(t, f, "hello"+strings.Repeat("\x00", 8995))
+		write(t, f, "y", 8999)
+		ok(t, f.Datasync())
+		ok(t, f.Reserve(4000)) // it is longer already
+		content(t, f, "hello"+strings.Repeat("\x00", 8994)+"y")
+	}},
 	{"negative offsets are refused", func(t *testing.T, d vfs.FS) {
 		f := must(d.Create("a"))(t)
 		defer f.Close()
@@ -185,8 +202,11 @@ var cases = []struct {
 		_, sizeErr := f.Size()
 		for call, err := range map[string]error{
 			"ReadAt": readErr, "WriteAt": writeErr, "Size": sizeErr, "Sync": f.Sync(),
-			"Datasync": f.Datasync(), "Truncate": f.Truncate(0), "Close": f.Close(),
+			"Datasync": f.Datasync(), "Truncate": f.Truncate(0), "Close": f.Close(), "Reserve": f.Reserve(1),
 		} {
+			if call == "Reserve" && errors.Is(err, errors.ErrUnsupported) {
+				continue
+			}
 			if !errors.Is(err, fs.ErrClosed) {
 				t.Errorf("%s: %v, want ErrClosed", call, err)
 			}
