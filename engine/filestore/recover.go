@@ -431,6 +431,8 @@ func (s *Store) loadSealed(ix *indexer, seg *segment, next engine.Position) erro
 // an error it returns the whole batches before the damage.
 func (s *Store) scanSealed(seg *segment, next engine.Position) (*contents, error) {
 	x := newContents(seg.base)
+	// Room for as many as there should be, or for those that have room, if a damaged file says something else.
+	x.records = make([]item, 0, min(uint64(next-min(next, seg.base)), uint64(seg.size)/smallRecord))
 	whole := *x // at the end of the last whole batch
 	c := seg.scan(segmentHeader)
 	var rec record
@@ -463,6 +465,9 @@ func (s *Store) scanSealed(seg *segment, next engine.Position) (*contents, error
 		}
 	}
 }
+
+// smallRecord is about the size of the smallest records in bytes.
+const smallRecord = 32
 
 // loadActive indexes the last segment, and says what a crash has left at its end.
 func (s *Store) loadActive(ix *indexer, seg *segment) (*Cut, error) {
