@@ -272,3 +272,9 @@ func (m *Memory) KeptIDs(stream string) int {
 
 // IDHash returns what an ID is looked up by.
 func (m *Memory) IDHash(id string) uint32 { return m.idHash(id) | 1 }
+
+// ForgetWishes makes it as if nobody had called WithDurability, until what it returns is called.
+func ForgetWishes() (back func()) {
+	was := wished.Swap(false)
+	return func() { wished.Store(was) }
+}

@@ -4,7 +4,10 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"slices"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/weirstore/weir/engine"
 )
@@ -37,4 +40,71 @@ func TestSnapshotFailureIsNotTheCallers(t *testing.T) {
 		t.Error(wrong)
 	}
 	mustClose(t, e)
+}
+
+// TestCausesAreNotHandedOn: a request that was a handler's, whose events got what caused them, is then that of others,
+// whose events were caused by nothing.
+func TestCausesAreNotHandedOn(t *testing.T) {
+	e := quietEngine(t, engine.Options{})
+	mustHandle(t, e, "h", func(ctx context.Context, _ engine.Event) error {
+		_, err := e.Append(ctx, "s-1", engine.Any, engine.New(rvB{1}), engine.New(rvB{2}))
+		return err
+	}, engine.Types("rvA"))
+	for range 3 {
+		res := mustAppend(t, e, "s-1", engine.New(rvA{1}))
+		if err := e.Wait(t.Context(), res.Position); err != nil {
+			t.Fatal(err)
+		}
+		mustAppend(t, e, "s-1", engine.New(rvB{3}))
+		mustAppend(t, e, "s-1", engine.New(rvB{3}), engine.New(rvB{3}))
+	}
+	for ev, err := range e.Read(t.Context(), "s-1") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, isB := ev.Data.(rvB)
+		if caused := isB && b != (rvB{3}); caused != (ev.Meta.CausationID != "") || caused != (ev.Meta.CorrelationID != "") {
+			t.Errorf("version %d, %+v, has metadata %+v", ev.Version, ev.Data, ev.Meta)
+		}
+	}
+	mustClose(t, e)
+}
+
+// TestDoorIsClosedAtTheLimit: as many appends are let in as a mailbox has room for, and not one more.
+func TestDoorIsClosedAtTheLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := quietEngine(t, engine.Options{})
+		goOn := make(chan struct{})
+		mustHandle(t, e, "h", func(context.Context, engine.Event) error { <-goOn; return nil }, engine.Mailbox(4))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		n := 0
+		for ; n < 20; n++ {
+			synctest.Wait()
+			if _, err := e.Append(ctx, "s-1", engine.Any, one); err != nil {
+				break
+			}
+		}
+		if n != 4 {
+			t.Errorf("%d appends are let in, want 4", n)
+		}
+		close(goOn)
+		mustClose(t, e)
+	})
+}
+
+// TestDurabilityWithoutWishes: while nobody in the process has wished for another, each append asks for the
+// durability of the options, whatever its request has asked for before.
+func TestDurabilityWithoutWishes(t *testing.T) {
+	b := &encoded{Memory: engine.NewMemory(), durable: true}
+	e := over(t, b, func(o *engine.Options) { o.Durability = engine.Written })
+	mustAppend(t, e, "s-1", one)
+	if _, err := e.Append(engine.WithDurability(t.Context(), engine.Synced), "s-1", engine.Any, one); err != nil {
+		t.Fatal(err)
+	}
+	defer engine.ForgetWishes()()
+	mustAppend(t, e, "s-1", one)
+	if want := []engine.Durability{engine.Written, engine.Synced, engine.Written}; !slices.Equal(b.wishes, want) {
+		t.Errorf("the backend is asked for %v, want %v", b.wishes, want)
+	}
 }
