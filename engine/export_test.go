@@ -68,7 +68,7 @@ func (e *Engine) Requests() string {
 		case r == nil:
 			continue
 		case !r.idle, r.op != opAppend, r.rich, len(r.ids) > 0, r.pending != nil, r.err != nil, r.command != nil, r.held != nil, r.fold != nil,
-			!r.from.empty(), r.phase.Load() != phaseOpen, r.left.Load(), r.write.Stream != nil, len(r.write.Events) > 0, cap(r.write.Events) > keepSpare:
+			!r.from.empty(), r.phase.Load() != phaseOpen, r.left.Load(), r.write.Stream != nil, len(r.write.Events) > 0, cap(r.write.Events) > 2*keepSpare:
 			return fmt.Sprintf("the request of stripe %d is %+v", i, r)
 		case len(r.answered) > 0:
 			return fmt.Sprintf("the request of stripe %d has an answer", i)

@@ -108,3 +108,28 @@ func TestDurabilityWithoutWishes(t *testing.T) {
 		t.Errorf("the backend is asked for %v, want %v", b.wishes, want)
 	}
 }
+
+// TestSmallAppendsAllocateNothing: a request that has room for as many events as it is lent for keeps that.
+func TestSmallAppendsAllocateNothing(t *testing.T) {
+	if engine.RaceDetector {
+		t.Skip("the race detector allocates")
+	}
+	e := quietEngine(t, engine.Options{})
+	events := make([]engine.NewEvent, 8)
+	for i := range events {
+		events[i] = engine.New(&rvA{i})
+	}
+	for _, n := range []int{8, 5, 3} {
+		got := testing.AllocsPerRun(200, func() {
+			for _, n := range []int{n, 8} {
+				if _, err := e.Append(context.Background(), "s-1", engine.Any, events[:n]...); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		if got >= 1 {
+			t.Errorf("appends of %d and 8 events allocate %v times", n, got)
+		}
+	}
+	mustClose(t, e)
+}
