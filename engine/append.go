@@ -457,7 +457,7 @@ func (e *Engine) free(r *request) {
 	}
 	keep := keepEvents
 	if r.own {
-		keep = keepSpare
+		keep = 2 * keepSpare // as slices.Grow makes room for more than it is asked for, at most twice
 	}
 	if cap(r.write.Events) > keep {
 		r.write.Events, r.ids = nil, nil

@@ -68,7 +68,7 @@ func (e *Engine) Requests() string {
 		case r == nil:
 			continue
 		case !r.idle, r.op != opAppend, r.rich, len(r.ids) > 0, r.pending != nil, r.err != nil, r.command != nil, r.held != nil, r.fold != nil,
-			!r.from.empty(), r.phase.Load() != phaseOpen, r.left.Load(), r.write.Stream != nil, len(r.write.Events) > 0, cap(r.write.Events) > keepSpare:
+			!r.from.empty(), r.phase.Load() != phaseOpen, r.left.Load(), r.write.Stream != nil, len(r.write.Events) > 0, cap(r.write.Events) > 2*keepSpare:
 			return fmt.Sprintf("the request of stripe %d is %+v", i, r)
 		case len(r.answered) > 0:
 			return fmt.Sprintf("the request of stripe %d has an answer", i)
@@ -272,3 +272,9 @@ func (m *Memory) KeptIDs(stream string) int {
 
 // IDHash returns what an ID is looked up by.
 func (m *Memory) IDHash(id string) uint32 { return m.idHash(id) | 1 }
+
+// ForgetWishes makes it as if nobody had called WithDurability, until what it returns is called.
+func ForgetWishes() (back func()) {
+	was := wished.Swap(false)
+	return func() { wished.Store(was) }
+}

@@ -139,8 +139,10 @@ func (s *stream) leave(f folded) {
 	s.saveLast(s.eng.ctx, f)
 }
 
-// saveDue saves a fold after a command, if it is time. Owner.
+// saveDue saves a fold after a command, if it is time. The command is done, so its caller has no part in what
+// panics here: that can only be the logger. Owner.
 func (s *stream) saveDue(f folded) {
+	defer func() { _ = recover() }()
 	if e := s.eng; e.snapshots.backend != nil && f.come().due(f.policy()) && s.load() == nil && !s.state.Deleted {
 		e.snapshots.save(e.ctx, s.state, f)
 	}
