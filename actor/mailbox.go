@@ -45,11 +45,22 @@ func (b *Mailbox[M]) Send(ctx context.Context, m M) error {
 		return nil
 	default:
 	}
+	return b.wait(ctx, m)
+}
+
+// wait waits for room, which is counted.
+func (b *Mailbox[M]) wait(ctx context.Context, m M) error {
+	sent := false
+	defer func() {
+		if !sent { // or ctx, which is the caller's code, has panicked
+			b.leave(1)
+		}
+	}()
 	select {
 	case b.ch <- m:
+		sent = true
 		return nil
 	case <-ctx.Done():
-		b.leave(1)
 		return context.Cause(ctx)
 	}
 }

@@ -326,3 +326,38 @@ func TestMailboxStorm(t *testing.T) {
 		})
 	}
 }
+
+// panickyContext panics when it is asked for its end.
+type panickyContext struct{ context.Context }
+
+func (panickyContext) Done() <-chan struct{} { panic("no end") }
+
+// Was wrong: a Send whose context panicked stayed counted, and a closed mailbox never ended.
+func TestMailboxAfterAContextThatPanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		box := actor.NewMailbox[int](1)
+		if err := box.Send(t.Context(), 1); err != nil {
+			t.Fatal(err)
+		}
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("no panic")
+				}
+			}()
+			box.Send(panickyContext{t.Context()}, 2)
+		}()
+		if n := box.Len(); n != 1 {
+			t.Errorf("%d messages, want 1", n)
+		}
+		box.Close()
+		got, ok := box.Receive(nil)
+		if !ok || !slices.Equal(got, []int{1}) {
+			t.Errorf("%v, %v", got, ok)
+		}
+		box.Handled(1)
+		if _, ok := box.Receive(nil); ok { // would wait for ever
+			t.Error("a closed mailbox goes on")
+		}
+	})
+}

@@ -296,3 +296,25 @@ func TestRefusedAppendReturnsNothing(t *testing.T) {
 	}
 	mustClose(t, e)
 }
+
+// Was wrong: an append whose events are stored already returned where, beside the error of a backend that panicked
+// when it was asked.
+func TestDuplicateOfWhichNobodyKnows(t *testing.T) {
+	armed := false
+	b := &hooked{Memory: engine.NewMemory(), prompt: true, hook: func(c string) {
+		if c == "ReadStream" && armed {
+			panic("oh")
+		}
+	}}
+	e := quietEngine(t, engine.Options{Backend: b})
+	mustAppend(t, e, "s-1", one.WithID("a"))
+	armed = true
+	if res, err := e.Append(t.Context(), "s-1", engine.Any, one.WithID("a")); err == nil || res != (engine.Result{}) {
+		t.Errorf("%+v, %v", res, err)
+	}
+	armed = false
+	if res, err := e.Append(t.Context(), "s-1", engine.Any, one.WithID("a")); err != nil || !res.Duplicate {
+		t.Errorf("%+v, %v", res, err)
+	}
+	mustClose(t, e)
+}

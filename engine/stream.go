@@ -192,7 +192,10 @@ func (s *stream) decided(r *request, version Version) bool {
 	r.result, r.err = Result{}, nil
 	if len(r.ids) > 0 && !s.state.Deleted {
 		var dup bool
-		if r.result, dup, r.err = s.duplicate(r); r.err != nil || dup {
+		if r.result, dup, r.err = s.duplicate(r); r.err != nil {
+			r.result = Result{} // whatever it was when the backend panicked
+			return true
+		} else if dup {
 			return true
 		}
 	}

@@ -50,13 +50,16 @@ func (e *Engine) Submit(ctx context.Context, stream string, expected Expected, e
 		return nil, opError("append", stream, err)
 	}
 	r.leavable, r.pending = false, p
-	c.given = true // also if giving never returns: a backend may end the goroutine
+	defer func() {
+		if !c.given { // or ctx, which is the caller's code, has panicked
+			<-e.submitted
+		}
+	}()
 	if err := p.stream.give(ctx, r); err != nil {
-		c.given = false
-		<-e.submitted
 		e.free(r)
 		return nil, opError("append", stream, err)
 	}
+	c.given = true
 	return p, nil
 }
 

@@ -672,3 +672,57 @@ func TestSubmitWaitInsideDecide(t *testing.T) {
 		mustClose(t, e)
 	})
 }
+
+// Was wrong: a context that panicked while the stream's mailbox was full left the call in flight for ever, and its place
+// among those that are submitted.
+func TestSubmitWithAContextThatPanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		b := &hooked{Memory: engine.NewMemory(), hook: func(c string) {
+			if c == "Commit" {
+				<-release
+			}
+		}}
+		e := quietEngine(t, engine.Options{Backend: b, StreamMailbox: 1, MaxSubmitted: 4})
+		ctx := context.Background()
+		var pending []*engine.Pending
+		for range 2 { // one is at the backend, one in the mailbox
+			p, err := e.Submit(ctx, "s-1", engine.Any, one)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pending = append(pending, p)
+			synctest.Wait()
+		}
+		for range 10 { // more than may be submitted
+			asked := 0
+			func() {
+				defer func() {
+					if recover() == nil {
+						t.Error("no panic")
+					}
+				}()
+				e.Submit(&hookedContext{ctx, func(c string) {
+					if c == "Done" {
+						if asked++; asked > 1 {
+							panic("no end")
+						}
+					}
+				}}, "s-1", engine.Any, one)
+			}()
+		}
+		close(release)
+		for _, p := range pending {
+			if _, err := p.Wait(ctx); err != nil {
+				t.Error(err)
+			}
+		}
+		if s := e.Stats(); s.InFlight != 0 || e.Head() != 2 {
+			t.Errorf("%d in flight, the log ends at %d", s.InFlight, e.Head())
+		}
+		if wrong := e.Requests(); wrong != "" {
+			t.Error(wrong)
+		}
+		mustClose(t, e)
+	})
+}
