@@ -175,6 +175,7 @@ func TestSmallLogMatrix(t *testing.T) {
 }
 
 func size(d *crashfs.Disk) (n int) {
+	d = d.Clone() // an index may be about to get its name
 	for _, f := range d.Files() {
 		n += len(d.Content(f))
 	}
