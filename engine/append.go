@@ -233,12 +233,11 @@ func (s *stream) give(ctx context.Context, r *request) error {
 // the call and is not allocated.
 func (e *Engine) fill(r *request, stream string, events []NewEvent) error {
 	n := len(events)
-	if n == 0 || n > e.opts.MaxEvents {
-		rule := "at most %d"
-		if n == 0 {
-			rule = "1 to %d"
-		}
-		return r.bad(stream, "number of events", n, fmt.Sprintf(rule, e.opts.MaxEvents))
+	switch {
+	case n == 0:
+		return r.bad(stream, "number of events", n, fmt.Sprintf("1 to %d", e.opts.MaxEvents))
+	case n > e.opts.MaxEvents:
+		return r.bad(stream, "number of events", n, fmt.Sprintf("at most %d", e.opts.MaxEvents))
 	}
 	r.write.Events = slices.Grow(r.write.Events, n)[:n]
 	r.size = 0

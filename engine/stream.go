@@ -60,13 +60,10 @@ func (s *stream) handle(r *request, borrowed bool) {
 			s.actor.GiveBack()
 		}
 	}()
-	if r.op == opAppend {
-		s.append(r)
-		done = true
-		return
-	}
 	var f folded
 	switch r.op {
+	case opAppend:
+		s.append(r)
 	case opExecute:
 		r.result, f, r.err = s.execute(r)
 	case opLeave:
@@ -192,10 +189,7 @@ func (s *stream) decided(r *request, version Version) bool {
 	r.result, r.err = Result{}, nil
 	if len(r.ids) > 0 && !s.state.Deleted {
 		var dup bool
-		if r.result, dup, r.err = s.duplicate(r); r.err != nil {
-			r.result = Result{} // whatever it was when the backend panicked
-			return true
-		} else if dup {
+		if r.result, dup, r.err = s.duplicate(r); r.err != nil || dup {
 			return true
 		}
 	}
@@ -231,17 +225,16 @@ func (s *stream) duplicate(r *request) (res Result, dup bool, err error) {
 	default:
 		return Result{}, false, &PartialDuplicateError{s.name(), stored}
 	}
-	res = Result{First: slices.Min(versions), Last: slices.Max(versions), Duplicate: true}
+	last := slices.Max(versions)
 	var ev [1]Event
-	n, _, err := s.eng.backend.ReadStream(s.eng.ctx, s.state, StreamQuery{From: res.Last, To: res.Last}, ev[:])
+	n, _, err := s.eng.backend.ReadStream(s.eng.ctx, s.state, StreamQuery{From: last, To: last}, ev[:])
 	if err != nil {
 		return Result{}, false, opError("append", s.name(), err)
 	}
 	if n == 0 {
 		return Result{}, false, nil // all were removed just now, and their IDs are forgotten
 	}
-	res.Position = ev[0].Position
-	return res, true, nil
+	return Result{First: slices.Min(versions), Last: last, Position: ev[0].Position, Duplicate: true}, true, nil
 }
 
 // remove truncates or deletes the stream.
